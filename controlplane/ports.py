@@ -1,0 +1,351 @@
+"""What the control plane needs from outside systems, in its own words.
+
+Each port has one real adapter at least (``controlplane/adapters``), a fake for unit tests (``tests/fakes``) and one
+contract test that holds both to the same behaviour (``tests/contract``). Verbs are idempotent: what is asked for twice
+succeeds twice, and removing what is gone succeeds.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+# --- Docker ----------------------------------------------------------------------------------------------------------
+
+
+class Role(StrEnum):
+    """What a container is for (label ``perry.role``)."""
+
+    WORKSPACE = "workspace"
+    SANDBOX = "sandbox"
+    TAILNET = "tailnet"
+    GATEWAY = "gateway"
+    COORDINATOR = "coordinator"
+    HOST_RULES = "host-rules"
+
+
+class PortBinding(msgspec.Struct, frozen=True):
+    """A TCP port of the container, published at an address of the machine."""
+
+    container_port: int
+    host_address: str
+    host_port: int
+
+
+class VolumeMount(msgspec.Struct, frozen=True):
+    """A named volume at a path of the container."""
+
+    volume: str
+    path: str
+    read_only: bool = False
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that makes a container. Pure values: equal specs make equal containers.
+
+    The namespace is one of: the bridge ``network``, that of another container (``network_of``, its name), or the
+    machine's own (``host_network``). Hostname, DNS and ports belong to the owner of the namespace. Secrets never stand
+    here: ``docker inspect`` shows all of it.
+    """
+
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    network: str | None = None
+    network_of: str | None = None
+    host_network: bool = False
+    hostname: str | None = None
+    dns: tuple[str, ...] = ()
+    ports: tuple[PortBinding, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+    devices: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = {}
+    read_only: bool = False
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    restart: str = "no"
+    stop_seconds: int = 10
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A bridge. ``interface`` is its name on the machine, at most 15 characters."""
+
+    name: str
+    subnet: str
+    interface: str
+    labels: Mapping[str, str]
+
+
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A container as it stands. ``network_of`` is the id of the container whose namespace it joined."""
+
+    id: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    running: bool
+    status: str
+    created: datetime
+    started: datetime | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+    address: str | None = None
+    network_of: str | None = None
+
+
+class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as it stands."""
+
+    name: str
+    subnet: str | None
+    gateway: str | None
+    labels: Mapping[str, str]
+
+
+class VolumeState(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume as it stands."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file to put into a container, owned by ``uid``:``gid``. ``path`` is absolute; missing folders are made."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What Docker says of itself."""
+
+    version: str
+    cgroup_version: str
+    storage_driver: str
+    cpus: int
+    memory: int
+
+
+class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something happened to one of our objects: ``action`` as Docker names it (start, die, destroy, oom …)."""
+
+    kind: str
+    action: str
+    name: str
+    labels: Mapping[str, str]
+
+
+class ExecOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished command left. Output above the bound that was asked for is cut."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool = False
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a container's output. ``stream`` is ``stdout`` or ``stderr``; ``at`` is Docker's RFC 3339 time."""
+
+    at: str
+    stream: str
+    text: str
+
+
+class Engine(Protocol):
+    """Docker. Errors are :class:`~controlplane.errors.EngineError` and its kind."""
+
+    async def close(self) -> None: ...
+
+    async def info(self) -> EngineInfo:
+        """Raises EngineUnavailable with what to do when Docker does not answer."""
+
+    async def image_id(self, image: str) -> str | None:
+        """The id of a local image, None where it is missing."""
+
+    async def ensure_network(self, spec: NetworkSpec) -> None:
+        """EngineConflict where the subnet overlaps another network's."""
+
+    async def remove_network(self, name: str) -> None: ...
+
+    async def networks(self, labels: Mapping[str, str]) -> list[NetworkState]: ...
+
+    async def subnets_in_use(self) -> list[str]:
+        """The subnets of all of Docker's networks, ours and others'."""
+
+    async def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None: ...
+
+    async def remove_volume(self, name: str) -> None: ...
+
+    async def volumes(self, labels: Mapping[str, str]) -> list[VolumeState]: ...
+
+    async def ensure_container(self, spec: ContainerSpec) -> str:
+        """Its id. A container of that name with the same ``perry.spec`` label is kept, another is replaced."""
+
+    async def start(self, container: str) -> None: ...
+
+    async def stop(self, container: str, seconds: int = 10) -> None: ...
+
+    async def signal(self, container: str, signal: str) -> None: ...
+
+    async def remove_container(self, container: str) -> None:
+        """By force; volumes stay."""
+
+    async def inspect(self, container: str) -> ContainerState | None: ...
+
+    async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
+        """Running or not. ``address`` and ``network_of`` may be absent here; ``inspect`` has them."""
+
+    async def put_files(self, container: str, files: Sequence[File]) -> None:
+        """Into a created container, running or not, volumes included. Each file appears whole or not at all."""
+
+    async def read_file(self, container: str, path: str, limit: int = 1 << 20) -> bytes | None:
+        """None where there is none. Symbolic links are not followed."""
+
+    async def exec(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        user: str = "root",
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: AsyncIterator[bytes] | None = None,
+        limit: int = 1 << 20,
+    ) -> ExecOutput:
+        """Run a command to its end. Cancelling the call does not end it; wrap it in ``timeout`` where it must end."""
+
+    def exec_stream(
+        self, container: str, command: Sequence[str], *, user: str = "root", cwd: str | None = None
+    ) -> AsyncIterator[tuple[str, bytes]]:
+        """Pairs of (``stdout`` or ``stderr``, bytes), at last (``exit``, the decimal exit code)."""
+
+    async def run_once(self, spec: ContainerSpec, *, seconds: float = 30) -> ExecOutput:
+        """Create, run to its end, remove."""
+
+    async def logs(self, container: str, *, tail: int, since: str | None = None) -> list[LogEntry]: ...
+
+    def follow_stdout(self, container: str) -> AsyncIterator[str]:
+        """Lines of stdout from the container's latest start on, and new ones as they come; ends when it stops."""
+
+    def events(self, labels: Mapping[str, str]) -> AsyncIterator[EngineEvent]:
+        """Ends with EngineUnavailable when Docker goes away."""
+
+
+# --- the tailnet -----------------------------------------------------------------------------------------------------
+
+
+class AuthKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A one-time key. ``id`` revokes it."""
+
+    id: str
+    secret: str
+    expires: datetime
+
+    def __repr__(self) -> str:
+        return f"AuthKey(id={self.id!r})"
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A device on the tailnet. ``name`` is its first DNS label."""
+
+    id: str
+    name: str
+    ips: tuple[str, ...]
+    online: bool
+    tags: tuple[str, ...]
+    user: str | None = None
+    expired: bool = False
+
+
+class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tailnet stands. ``error`` is a sentence that says what to do when not ready."""
+
+    provider: str
+    ready: bool
+    control_url: str | None
+    domain: str | None
+    owners: tuple[str, ...]
+    error: str | None = None
+
+
+class Tailnet(Protocol):
+    """The coordinator of a tailnet. Errors are :class:`~controlplane.errors.TailnetError` and its kind."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def joins(self) -> bool:
+        """False where there is no tailnet: no key is minted, sidecars only guard the border."""
+
+    @property
+    def control_url(self) -> str | None:
+        """What nodes are told; None for the provider's own default."""
+
+    async def ensure(self) -> None:
+        """Bring up or check the coordinator. Safe to call again at any time."""
+
+    async def close(self) -> None: ...
+
+    async def remove(self) -> None:
+        """Take away what ``ensure`` made on this machine, volumes included."""
+
+    async def info(self) -> TailnetInfo: ...
+
+    async def mint_workspace_key(self, *, seconds: int = 600) -> AuthKey:
+        """One-off and tagged ``tag:perry-workspace``."""
+
+    async def mint_device_key(self, *, seconds: int = 3600) -> AuthKey:
+        """One-off and untagged: a device of the owner."""
+
+    async def revoke_key(self, key_id: str) -> None: ...
+
+    async def nodes(self) -> list[Node]: ...
+
+    async def node(self, node_id: str) -> Node | None: ...
+
+    async def delete_node(self, node_id: str) -> None: ...
+
+
+# --- this machine ----------------------------------------------------------------------------------------------------
+
+
+class Machine(Protocol):
+    """The machine that the control plane runs on."""
+
+    def port_is_free(self, address: str, port: int) -> bool:
+        """Whether a TCP port could be bound now."""
+
+    def own_tailnet_addresses(self) -> tuple[str, ...]:
+        """Addresses of this machine on a tailnet of its own (interface ``tailscale0`` or in 100.64.0.0/10)."""
+
+    def upstream_dns(self) -> tuple[str, ...]:
+        """Name servers that containers can reach; loopback ones are left out."""
+
+    def added_ca_certificates(self) -> Mapping[str, bytes]:
+        """File name to PEM of what the administrator added to the system's trust."""
+
+    async def ssh_answers(self, address: str, port: int) -> bool:
+        """Whether an ssh server sends its banner there."""
+
+
+class Uploads(Protocol):
+    """Bodies that a client sent ahead (git bundles)."""
+
+    def path(self, upload_id: str) -> Path | None:
+        """Where a complete upload lies; None where there is none."""
+
+    def discard(self, upload_id: str) -> None: ...

@@ -1,0 +1,214 @@
+"""Every setting, its default, and where its value came from: ``config.json``, then ``PERRY_*``, the later wins.
+
+The struct is the list: help, documentation and validation follow from it. Nobody else reads the environment.
+A name on the file's path ``ssh.bind`` is ``PERRY_SSH_BIND`` in the environment. Files of the original Perry load:
+its keys that have no meaning here any more are accepted and listed as ignored.
+"""
+
+import contextlib
+import json
+import os
+import pwd
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+
+from controlplane.errors import SettingsError
+
+GIB = 1024**3
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """One object of ``config.json``."""
+
+
+class SshSettings(Section, frozen=True):
+    """ssh on the agent machine, for devices without the tailnet."""
+
+    bind: str = "127.0.0.1"
+    """Address that the workspaces' ssh ports are published on."""
+    first_port: Port = 22001
+    """The first port tried for a workspace's ssh."""
+    authorized_keys: tuple[str, ...] = ()
+    """Public keys, or paths of files with them, that may log in to every workspace."""
+    known_hosts: tuple[str, ...] = ()
+    """Lines of ``known_hosts`` for git servers that the image does not know."""
+
+
+class NetworkSettings(Section, frozen=True):
+    """Bridges of the workspaces."""
+
+    pool: str = "10.111.0.0/16"
+    """Each workspace gets a /28 of it."""
+    dns: tuple[str, ...] = ()
+    """Name servers for public names; this machine's own where empty."""
+
+
+class TailnetSettings(Section, frozen=True):
+    """Which tailnet the workspaces join."""
+
+    provider: Literal["embedded", "none"] = "embedded"
+    """``embedded`` brings a coordinator of its own; ``none`` does without a tailnet."""
+    address: str = ""
+    """Address of this machine that devices reach the embedded coordinator at; found where empty."""
+    port: Port = 7390
+    """TCP port of the embedded coordinator."""
+    domain: str = "perry.internal"
+    """DNS suffix of the embedded tailnet."""
+
+
+class AuthSettings(Section, frozen=True):
+    """Who may use the control plane and log in to workspaces."""
+
+    owners: tuple[str, ...] = ()
+    """Log-in names on the tailnet; the embedded tailnet's own user where empty."""
+    allowed_hosts: tuple[str, ...] = ()
+    """More names that a request may carry in ``Host``, besides this machine's loopback names and ``perry``."""
+
+
+class WorkspaceSettings(Section, frozen=True):
+    """What a workspace gets when ``perry start`` does not say."""
+
+    image: str = "perry/workspace-base:latest"
+    docker: bool = True
+    """Docker inside. Convenient, and no boundary: only workspaces without it are one."""
+    cpus: Annotated[float, msgspec.Meta(ge=0)] = 0
+    """CPUs; 0 is all but a tenth of the machine's."""
+    memory: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Bytes; 0 is three quarters of the machine's."""
+    pids: Annotated[int, msgspec.Meta(ge=32)] = 8192
+    """Processes and threads."""
+
+
+class Settings(Section, frozen=True):
+    """The root of ``config.json``."""
+
+    host: str = "127.0.0.1"
+    """Address that the control plane listens on."""
+    port: Port = 7391
+    """TCP port of the control plane."""
+    instance: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}$")] = "perry"
+    """Tells the Docker objects of several control planes on one machine apart."""
+    workspace_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}$")] = "workspace-"
+    """What the names of a workspace's containers and volumes start with."""
+    image_tag: str = "latest"
+    """Tag of Perry's own images."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    ssh: SshSettings = SshSettings()
+    network: NetworkSettings = NetworkSettings()
+    tailnet: TailnetSettings = TailnetSettings()
+    auth: AuthSettings = AuthSettings()
+    workspaces: WorkspaceSettings = WorkspaceSettings()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings, the folder that they came from, and each one's source (``default``, ``file`` or a variable's name)."""
+
+    settings: Settings
+    folder: Path
+    sources: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+
+
+ORIGINAL_KEYS = frozenset({"credentials", "scripts", "agents", "allowHostAccess", "tailscale"})
+"""Keys of the original's file whose features have not come here yet: they load, and are named as ignored."""
+
+
+def config_folder(environ: Mapping[str, str]) -> Path:
+    """``PERRY_CONFIG_DIR``, else ``~/.config/perry`` of the person who runs this (of ``$SUDO_USER`` under sudo)."""
+    if explicit := environ.get("PERRY_CONFIG_DIR"):
+        return Path(explicit).expanduser()
+    home = Path(environ.get("HOME") or "~").expanduser()
+    if os.geteuid() == 0 and (sudo_user := environ.get("SUDO_USER")):
+        with contextlib.suppress(KeyError):
+            home = Path(pwd.getpwnam(sudo_user).pw_dir)
+    return home / ".config" / "perry"
+
+
+def leaves(
+    kind: type[msgspec.Struct] = Settings, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every setting as its path in the file (camelCase) and its type."""
+    for field in msgspec.structs.fields(kind):
+        path = (*prefix, field.encode_name)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from leaves(field.type, path)
+        else:
+            yield path, field.type
+
+
+def variable(path: tuple[str, ...]) -> str:
+    """The environment variable of a setting: ``('ssh', 'firstPort')`` is ``PERRY_SSH_FIRST_PORT``."""
+    words = "_".join("".join("_" + c if c.isupper() else c for c in part) for part in path)
+    return "PERRY_" + words.upper()
+
+
+NOT_SETTINGS = frozenset({"PERRY_CONFIG_DIR", "PERRY_TOKEN", "PERRY_URL"})
+"""Variables of the same family that are read elsewhere."""
+
+
+def load(folder: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read the settings. SettingsError names the key or variable that is wrong."""
+    file = folder / "config.json"
+    raw = _read(file)
+    ignored = tuple(key for key in raw if key in ORIGINAL_KEYS)
+    raw = {key: value for key, value in raw.items() if key not in ORIGINAL_KEYS}
+    sources: dict[str, str] = {}
+    known = {variable(path): (path, kind) for path, kind in leaves()}
+    for path, _ in leaves():
+        sources[".".join(path)] = "file" if _has(raw, path) else "default"
+    for name, value in environ.items():
+        if not name.startswith("PERRY_") or name in NOT_SETTINGS:
+            continue
+        if name not in known:
+            raise SettingsError(f"The variable {name} is no setting of Perry; unset it or mend its name.")
+        path, kind = known[name]
+        _put(raw, path, _parse(value, kind))
+        sources[".".join(path)] = name
+    try:
+        settings = msgspec.convert(raw, Settings, strict=False)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(f"A setting is wrong: {exc}; mend it in {file} or in the PERRY_* variables.") from exc
+    return Loaded(settings, folder, sources, ignored)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{file} cannot be read ({exc}); mend its permissions or content.") from exc
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise SettingsError(f"{file} is no JSON: {exc}; mend that line.") from exc
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{file} must hold a JSON object; mend it.")
+    return raw
+
+
+def _parse(value: str, kind: Any) -> Any:
+    is_list = get_origin(kind) is tuple or (get_origin(kind) is Annotated and get_origin(get_args(kind)[0]) is tuple)
+    return [part.strip() for part in value.split(",") if part.strip()] if is_list else value
+
+
+def _has(raw: Any, path: tuple[str, ...]) -> bool:
+    for part in path:
+        if not isinstance(raw, dict) or part not in raw:
+            return False
+        raw = raw[part]
+    return True
+
+
+def _put(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        below = raw.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise SettingsError(f"{part} in config.json must be an object; mend it.")
+        raw = below
+    raw[path[-1]] = value

@@ -1,0 +1,37 @@
+"""The stream ``/events``: first a snapshot, then changes, numbered so that a client resumes where it stopped.
+
+A client that reconnects sends ``?epoch=<epoch>&after=<seq>``; where the server still has what follows, no snapshot is
+sent.
+"""
+
+import msgspec
+
+from protocol.wire import Wire
+from protocol.workspaces import Workspace
+
+
+class Snapshot(Wire, frozen=True, tag="snapshot", tag_field="type"):
+    """Everything as it stands. ``epoch`` changes with each run of the control plane; ``seq`` is the last change in it."""
+
+    epoch: str
+    seq: int
+    workspaces: list[Workspace]
+
+
+class WorkspaceChanged(Wire, frozen=True, tag="workspace", tag_field="type"):
+    """A workspace was made or has changed."""
+
+    seq: int
+    workspace: Workspace
+
+
+class WorkspaceDeleted(Wire, frozen=True, tag="workspaceDeleted", tag_field="type"):
+    """A workspace is gone."""
+
+    seq: int
+    name: str
+
+
+Event = Snapshot | WorkspaceChanged | WorkspaceDeleted
+
+event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -1,0 +1,39 @@
+"""The tailnet, as ``perry tailnet`` shows it."""
+
+from protocol.wire import Wire
+
+
+class TailnetNode(Wire, frozen=True):
+    """A device on the tailnet. ``workspace`` names ours."""
+
+    name: str
+    ips: list[str]
+    online: bool
+    tags: list[str]
+    user: str | None = None
+    workspace: str | None = None
+
+
+class TailnetStatus(Wire, frozen=True):
+    """Output of ``tailnet.status``. ``ready`` says that nodes can join now; ``error`` what to do where they cannot."""
+
+    provider: str
+    ready: bool
+    owners: list[str]
+    nodes: list[TailnetNode]
+    control_url: str | None = None
+    domain: str | None = None
+    error: str | None = None
+
+
+class JoinCommand(Wire, frozen=True):
+    """Output of ``tailnet.join``: how one more device of the owner joins.
+
+    ``key`` is valid for one device and ``expires`` (RFC 3339). ``environment`` must be set for the device's tailscaled.
+    """
+
+    command: str
+    key: str
+    expires: str
+    control_url: str
+    environment: dict[str, str]
