@@ -11,7 +11,7 @@ from protocol.workspaces import Workspace
 
 
 class Snapshot(Wire, frozen=True, tag="snapshot", tag_field="type"):
-    """Everything as it stands. ``epoch`` changes with each run of the control plane; ``seq`` is the last change in it."""
+    """Everything as it stands after change ``seq``. ``epoch`` changes with each run of the control plane."""
 
     epoch: str
     seq: int

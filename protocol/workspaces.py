@@ -145,7 +145,7 @@ class StopWorkspace(Wire, frozen=True):
 
 
 class DeleteWorkspace(Wire, frozen=True):
-    """Input of ``workspaces.delete``. Without ``force``, unsaved work is CONFLICT with :class:`UnsavedWork` as its data."""
+    """Input of ``workspaces.delete``. Without ``force``, unsaved work is a CONFLICT with :class:`UnsavedWork`."""
 
     name: WorkspaceName
     force: bool = False
