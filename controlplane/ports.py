@@ -119,7 +119,7 @@ class VolumeState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file to put into a container, owned by ``uid``:``gid``. ``path`` is absolute; missing folders are made."""
+    """A file to put into a container, owned by ``uid``:``gid``. ``path`` is absolute."""
 
     path: str
     content: bytes
@@ -209,10 +209,7 @@ class Engine(Protocol):
         """Running or not. ``address`` and ``network_of`` may be absent here; ``inspect`` has them."""
 
     async def put_files(self, container: str, files: Sequence[File]) -> None:
-        """Into a created container, running or not, volumes included. Each file appears whole or not at all."""
-
-    async def read_file(self, container: str, path: str, limit: int = 1 << 20) -> bytes | None:
-        """None where there is none. Symbolic links are not followed."""
+        """Into folders that exist in a created container, running or not, volumes included. Not atomic."""
 
     async def exec(
         self,
@@ -318,6 +315,9 @@ class Tailnet(Protocol):
     async def node(self, node_id: str) -> Node | None: ...
 
     async def delete_node(self, node_id: str) -> None: ...
+
+    async def unused_keys(self) -> list[str] | None:
+        """Ids of the workspaces' keys that can still be used; None where the provider cannot tell ours from others'."""
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------

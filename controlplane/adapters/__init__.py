@@ -1,0 +1,1 @@
+"""One module or folder per outside system; each implements a port of `controlplane.ports`."""
