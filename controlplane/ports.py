@@ -338,6 +338,9 @@ class Machine(Protocol):
     def added_ca_certificates(self) -> Mapping[str, bytes]:
         """File name to PEM of what the administrator added to the system's trust."""
 
+    def authorized_keys(self) -> Sequence[str]:
+        """Public keys that may log in to every workspace: those of the settings, and the control plane's own."""
+
     async def ssh_answers(self, address: str, port: int) -> bool:
         """Whether an ssh server sends its banner there."""
 

@@ -1,0 +1,187 @@
+"""The user's repositories inside a workspace: the clone, and what would be lost with it.
+
+Everything runs as user ``workspace`` in the container. Arguments never pass through a shell.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+
+from controlplane.errors import CloneFailed, NotReady
+from controlplane.ports import Engine, ExecOutput, Uploads
+from controlplane.workspaces import repository
+from controlplane.workspaces.spec import HOME
+from protocol.workspaces import UnsavedWork
+
+USER = "workspace"
+CLONES = f"{HOME}/.perry/clones"
+CLONE_SECONDS = 3600
+LOOK_SECONDS = 20
+CHUNK = 1 << 20
+LINES_SHOWN = 20
+
+GIT_ENV = {
+    "GIT_TERMINAL_PROMPT": "0",
+    # An unknown server is an error, never a question and never trusted on first use.
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes",
+    "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
+    "LC_ALL": "C.UTF-8",
+    "HOME": HOME,
+}
+
+CLONED = "refs/perry/cloned"
+"""Where a clone without a remote remembers what it came with, so that this does not count as work on no remote."""
+
+Progress = Callable[[str], None]
+
+
+class Checkout:
+    """Clones repositories into workspaces and looks after what is in them."""
+
+    def __init__(self, engine: Engine, uploads: Uploads) -> None:
+        self._engine = engine
+        self._uploads = uploads
+
+    async def clone(
+        self, container: str, name: str, clone: str, *, branch: str | None, origin: str | None, progress: Progress
+    ) -> bool:
+        """Clone to ``~/<name>``; False where that repository is there already.
+
+        The project folder appears whole or not at all. CloneFailed has git's own words.
+        """
+        target = f"{HOME}/{name}"
+        if await self._is_there(container, target, origin if clone.startswith("upload:") else clone):
+            return False
+        # A clone that an ended control plane left running would go on writing.
+        await self._run(container, ["pkill", "-u", USER, "-f", f"{CLONES}/"])
+        await self._must(container, ["rm", "-rf", CLONES], "clear an unfinished clone away")
+        await self._must(container, ["mkdir", "-p", CLONES], "make a folder for the clone")
+        partial = f"{CLONES}/{secrets.token_hex(4)}"
+        if (upload := repository.upload_id(clone)) is not None:
+            source = f"{CLONES}/bundle"
+            await self._send_bundle(container, upload, source)
+            await self._git(container, source, partial, branch=branch, progress=progress, shown="the local repository")
+            await self._set_origin(container, partial, origin)
+            self._uploads.discard(upload)
+        else:
+            await self._git(container, clone, partial, branch=branch, progress=progress, shown=repository.shown(clone))
+        await self._must(container, ["mv", "-T", partial, target], f"put the clone into {target}")
+        await self._must(container, ["rm", "-rf", CLONES], "clear up after the clone")
+        return True
+
+    async def _is_there(self, container: str, target: str, wanted: str | None) -> bool:
+        """Whether the clone was made before. CloneFailed where something else is in its place."""
+        if (await self._run(container, ["test", "-e", target])).exit_code != 0:
+            return False
+        if (await self._run(container, ["rmdir", target])).exit_code == 0:
+            return False
+        remote = await self._run(container, ["git", "-C", target, "remote", "get-url", "origin"])
+        present = remote.stdout.decode(errors="replace").strip()
+        if wanted is None or (present and repository.same(present, wanted)):
+            return True
+        what = f"a clone of {repository.shown(present)}" if present else "no clone"
+        raise CloneFailed(
+            f"{target} exists already and is {what}; move it away in the workspace, then start again with --clone."
+        )
+
+    async def _send_bundle(self, container: str, upload: str, path: str) -> None:
+        source = self._uploads.path(upload)
+        if source is None:
+            raise CloneFailed("The uploaded repository is no longer here; run `perry start` with --clone again.")
+        output = await self._engine.exec(
+            container, ["dd", f"of={path}", "bs=1M", "status=none"], user=USER, stdin=_chunks(source)
+        )
+        if output.exit_code != 0:
+            raise CloneFailed(f"The repository could not be copied into the workspace: {_last_words(output)}")
+
+    async def _git(
+        self, container: str, source: str, target: str, *, branch: str | None, progress: Progress, shown: str
+    ) -> None:
+        command = ["timeout", str(CLONE_SECONDS), "git", "clone", "--progress"]
+        if branch is not None:
+            command += ["--branch", branch]
+        command += ["--", source, target]
+        said = ""
+        code = -1
+        environment = ["env", *(f"{key}={value}" for key, value in GIT_ENV.items())]
+        async for stream, data in self._engine.exec_stream(container, [*environment, *command], user=USER, cwd=HOME):
+            if stream == "exit":
+                code = int(data)
+                continue
+            said = (said + data.decode(errors="replace"))[-20_000:]
+            if lines := [line for line in said.replace("\r", "\n").split("\n") if line.strip()]:
+                progress(_clean(lines[-1]))
+        if code == 0:
+            return
+        if code == 124:
+            raise CloneFailed(f"Cloning {shown} took longer than an hour and was ended; start again to try again.")
+        words = _words(said)
+        advice = repository.advice(words)
+        raise CloneFailed(f"git could not clone {shown}: {words}" + (f" — {advice}" if advice else ""))
+
+    async def _set_origin(self, container: str, folder: str, origin: str | None) -> None:
+        git = ["git", "-C", folder]
+        await self._must(container, [*git, "update-ref", CLONED, "HEAD"], "note where the clone began")
+        if origin is not None:
+            await self._must(container, [*git, "remote", "set-url", "origin", origin], "set the clone's remote")
+        else:
+            await self._must(container, [*git, "remote", "remove", "origin"], "remove the clone's remote")
+
+    async def unsaved(self, container: str) -> UnsavedWork:
+        """What is committed nowhere or pushed nowhere, in all repositories up to three folders below home."""
+        find = ["find", HOME, "-maxdepth", "4", "-name", ".git", "-not", "-path", f"{HOME}/.*/*", "-prune"]
+        uncommitted: list[str] = []
+        unpushed: list[str] = []
+        try:
+            with anyio.fail_after(LOOK_SECONDS):
+                found = (await self._run(container, [*find, "-print"])).stdout.decode(errors="replace").splitlines()
+                for folder in sorted(path.removesuffix("/.git") for path in found):
+                    label = folder.removeprefix(f"{HOME}/")
+                    git = ["git", "-c", "core.fsmonitor=false", "-C", folder]
+                    status = await self._run(container, [*git, "status", "--porcelain"])
+                    uncommitted += _lines(label, status)
+                    commits = ["--branches", "HEAD", "--not", "--remotes", f"--glob={CLONED}*"]
+                    unpushed += _lines(label, await self._run(container, [*git, "log", "--oneline", *commits]))
+                    unpushed += _lines(label, await self._run(container, [*git, "stash", "list"]))
+        except TimeoutError:
+            return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed, unknown="Looking took too long.")
+        return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed)
+
+    async def _run(self, container: str, command: list[str]) -> ExecOutput:
+        return await self._engine.exec(container, command, user=USER, cwd=HOME, env=GIT_ENV, limit=1 << 16)
+
+    async def _must(self, container: str, command: list[str], what: str) -> None:
+        output = await self._run(container, command)
+        if output.exit_code != 0:
+            raise NotReady(f"The workspace could not {what}: {_last_words(output)}")
+
+
+async def _chunks(source: Path) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(source, "rb") as file:
+        while chunk := await file.read(CHUNK):
+            yield chunk
+
+
+def _lines(label: str, output: ExecOutput) -> list[str]:
+    lines = [line for line in output.stdout.decode(errors="replace").splitlines() if line.strip()]
+    shown = [f"{label}: {_clean(line)}" for line in lines[:LINES_SHOWN]]
+    return shown + ([f"{label}: and {len(lines) - LINES_SHOWN} more"] if len(lines) > LINES_SHOWN else [])
+
+
+def _clean(text: str) -> str:
+    """Without control characters: what a workspace says ends up on people's terminals."""
+    return "".join(character if character.isprintable() else " " for character in text).strip()[:300]
+
+
+def _words(said: str) -> str:
+    """What git said last, without its progress."""
+    lines = [_clean(line) for line in said.replace("\r", "\n").split("\n")]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ERROR:", "Host key", "ssh:"))]
+    return " ".join(telling[-4:] or [line for line in lines if line][-2:]) or "it gave no reason"
+
+
+def _last_words(output: ExecOutput) -> str:
+    text = _clean((output.stderr or output.stdout).decode(errors="replace"))
+    return text or f"exit code {output.exit_code}"

@@ -1,0 +1,204 @@
+"""Verbs on one workspace's Docker objects. Each is safe to run twice, and after a crash in the middle of itself."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from controlplane.errors import EngineConflict, EngineError, ImageMissing
+from controlplane.ports import ContainerState, Engine, File, Machine, Role
+from controlplane.workspaces import spec as specs
+from controlplane.workspaces.spec import Claim, Names, PodSpec
+from controlplane.workspaces.state import Pod, in_dead_namespace, pod_of
+
+Checkpoint = Callable[[str], None]
+"""Called with a name between any two steps that change something outside; tests end the process there."""
+
+
+def no_checkpoint(_: str) -> None:
+    """What runs outside of tests."""
+
+
+class Pods:
+    """The pods of one control plane."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        machine: Machine,
+        *,
+        instance: str,
+        prefix: str,
+        known_hosts: Sequence[str] = (),
+        checkpoint: Checkpoint = no_checkpoint,
+    ) -> None:
+        self._engine = engine
+        self._machine = machine
+        self._instance = instance
+        self._prefix = prefix
+        self._known_hosts = known_hosts
+        self._checkpoint = checkpoint
+
+    def names(self, name: str) -> Names:
+        return Names(self._prefix, name)
+
+    async def all(self) -> dict[str, Pod]:
+        """Every workspace of which a container exists, by name. Without start times."""
+        by_name: dict[str, list[ContainerState]] = {}
+        for container in await self._engine.containers(specs.instance_labels(self._instance)):
+            if name := container.labels.get("perry.workspace"):
+                by_name.setdefault(name, []).append(container)
+        return {name: pod_of(containers) for name, containers in by_name.items()}
+
+    async def inspect(self, name: str) -> Pod:
+        """One pod, with start times."""
+        names = self.names(name)
+        found: dict[str, ContainerState | None] = {}
+
+        async def look(container: str) -> None:
+            found[container] = await self._engine.inspect(container)
+
+        async with anyio.create_task_group() as tasks:
+            for container in names.containers:
+                tasks.start_soon(look, container)
+        return Pod(sandbox=found[names.sandbox], tailnet=found[names.tailnet], workspace=found[names.workspace])
+
+    async def labelled(self) -> list[Mapping[str, str]]:
+        """The labels of every container, network and volume of ours that belongs to a workspace."""
+        labels = specs.instance_labels(self._instance)
+        found = [container.labels for container in await self._engine.containers(labels)]
+        found += [network.labels for network in await self._engine.networks(labels)]
+        found += [volume.labels for volume in await self._engine.volumes(labels)]
+        return [each for each in found if "perry.workspace" in each]
+
+    async def claims(self) -> dict[str, Claim | None]:
+        """What Docker knows of workspaces, by name, for when state.db does not; None where only remains are left."""
+        found: dict[str, Claim | None] = {}
+        for labels in await self.labelled():
+            name = labels["perry.workspace"]
+            if found.get(name) is None:
+                found[name] = _claim(labels.get("perry.claim", ""))
+        return found
+
+    # --- making
+
+    async def check_images(self, images: Iterable[str]) -> None:
+        """ImageMissing names the first that is not there."""
+        for image in images:
+            if await self._engine.image_id(image) is None:
+                what = "build Perry's with `perry agent build`" if image.startswith("perry/") else "pull or build it"
+                raise ImageMissing(f"The image {image} is not on this machine; {what}, then start again.")
+
+    async def create(self, pod: PodSpec) -> None:
+        """Network, volumes and the three containers. Starts nothing."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._engine.ensure_network, pod.network)
+            for volume, labels in pod.volumes.items():
+                tasks.start_soon(self._engine.ensure_volume, volume, labels)
+        self._checkpoint("network and volumes made")
+        sandbox = await self._engine.ensure_container(pod.sandbox)
+        self._checkpoint("sandbox created")
+        await self._replace_if_elsewhere(pod.names.tailnet, sandbox)
+        await self._replace_if_elsewhere(pod.names.workspace, sandbox)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._engine.ensure_container, pod.tailnet)
+            tasks.start_soon(self._create_workspace, pod)
+        self._checkpoint("containers created")
+
+    async def _replace_if_elsewhere(self, container: str, sandbox: str) -> None:
+        """Remove a container that joined the namespace of a sandbox that is no more: it can never start again."""
+        present = await self._engine.inspect(container)
+        if present is not None and present.network_of != sandbox:
+            await self._engine.remove_container(container)
+
+    async def _create_workspace(self, pod: PodSpec) -> None:
+        await self._engine.ensure_container(pod.workspace)
+        await self._engine.put_files(pod.names.workspace, self._workspace_files())
+
+    def _workspace_files(self) -> list[File]:
+        keys = "".join(f"{key}\n" for key in self._machine.authorized_keys())
+        hosts = "".join(f"{line}\n" for line in self._known_hosts)
+        return [
+            File(path=specs.AUTHORIZED_KEYS_FILE, content=keys.encode()),
+            File(path=specs.KNOWN_HOSTS_FILE, content=hosts.encode()),
+            *(
+                File(path=f"{specs.CA_FOLDER}/{Path(name).name}", content=pem)
+                for name, pem in self._machine.added_ca_certificates().items()
+            ),
+        ]
+
+    async def put_auth_key(self, name: str, secret: str) -> None:
+        """Into the sidecar's own volume, where it takes the file away after use."""
+        await self._engine.put_files(
+            self.names(name).tailnet, [File(path=specs.AUTH_KEY_FILE, content=secret.encode(), mode=0o600)]
+        )
+
+    # --- running
+
+    async def start_sandbox(self, name: str) -> ContainerState:
+        await self._engine.start(self.names(name).sandbox)
+        return await self._present(self.names(name).sandbox)
+
+    async def start_joined(self, container: str, sandbox: ContainerState) -> ContainerState:
+        """Start a container in the sandbox's namespace; one that is left in a dead one is started anew."""
+        present = await self._present(container)
+        if in_dead_namespace(present, sandbox):
+            await self._engine.stop(container)
+        await self._engine.start(container)
+        return await self._present(container)
+
+    async def _present(self, container: str) -> ContainerState:
+        present = await self._engine.inspect(container)
+        if present is None:
+            raise EngineError(f"Container {container} is gone while it was being started; start again.")
+        return present
+
+    async def ask_to_rejoin(self, name: str) -> None:
+        """Have the sidecar read its key file again."""
+        await self._engine.signal(self.names(name).tailnet, "SIGHUP")
+
+    async def stop(self, name: str) -> None:
+        """The workspace first, so that it can end its connections; the sandbox last."""
+        names = self.names(name)
+        await self._engine.stop(names.workspace)
+        await self._engine.stop(names.tailnet, 3)
+        await self._engine.stop(names.sandbox, 1)
+
+    # --- removing
+
+    async def remove_containers(self, name: str) -> None:
+        for container in self.names(name).containers:
+            await self._engine.remove_container(container)
+            self._checkpoint(f"{Role(_role(container, self.names(name)))} removed")
+
+    async def remove_rest(self, name: str) -> None:
+        """The network and all volumes: what the user owned is gone after this."""
+        names = self.names(name)
+        await self._engine.remove_network(names.network)
+        self._checkpoint("network removed")
+        for volume in names.volumes:
+            await self._engine.remove_volume(volume)
+            self._checkpoint(f"volume {volume.removeprefix(names.workspace)} removed")
+
+
+def _claim(text: str) -> Claim | None:
+    try:
+        return msgspec.json.decode(text, type=Claim)
+    except msgspec.DecodeError:
+        return None
+
+
+def _role(container: str, names: Names) -> Role:
+    roles = {names.workspace: Role.WORKSPACE, names.tailnet: Role.TAILNET, names.sandbox: Role.SANDBOX}
+    return roles[container]
+
+
+def port_is_taken(error: EngineError) -> bool:
+    """Whether a start failed since somebody else has the published port."""
+    return isinstance(error, EngineConflict) and "port is taken" in error.message
+
+
+def subnet_is_taken(error: EngineError) -> bool:
+    """Whether a network could not be made since another has its addresses."""
+    return isinstance(error, EngineConflict) and "overlap" in error.message

@@ -1,0 +1,170 @@
+"""Brings what exists and what was asked for together: at start, on Docker's events, and on a timer."""
+
+import logging
+import time
+
+import anyio
+import msgspec
+
+from controlplane.errors import EngineError, TailnetError
+from controlplane.ports import Engine, EngineEvent, Tailnet
+from controlplane.workspaces import spec
+from controlplane.workspaces.jobs import Jobs
+from controlplane.workspaces.pods import Pods
+from controlplane.workspaces.service import Workspaces
+from controlplane.workspaces.sidecars import Sidecars
+from controlplane.workspaces.state import Action, Desired, Pod, needed
+from controlplane.workspaces.store import Record, Store
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 30.0
+SETTLE_SECONDS = 0.3
+"""Docker's events come in bursts; what they mean shows when they are over."""
+
+FIRST_RETRY_SECONDS = 5.0
+LAST_RETRY_SECONDS = 300.0
+
+TELLING = frozenset({"start", "die", "destroy", "oom"})
+
+
+class Reconciler:
+    """One for each control plane. Reports trouble and goes on; nothing that it meets ends it."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        tailnet: Tailnet,
+        store: Store,
+        pods: Pods,
+        followed: Sidecars,
+        jobs: Jobs,
+        workspaces: Workspaces,
+        instance: str,
+    ) -> None:
+        self._engine = engine
+        self._tailnet = tailnet
+        self._store = store
+        self._pods = pods
+        self._sidecars = followed
+        self._jobs = jobs
+        self._workspaces = workspaces
+        self._instance = instance
+        self._wake = anyio.Event()
+        self._retries: dict[str, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen)
+            while True:
+                self._wake = anyio.Event()
+                await self.once()
+                with anyio.move_on_after(EVERY_SECONDS):
+                    await self._wake.wait()
+                    await anyio.sleep(SETTLE_SECONDS)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for event in self._engine.events(spec.instance_labels(self._instance)):
+                    if event.action in TELLING:
+                        self._happened(event)
+            except EngineError as exc:
+                log.warning("no events from Docker: %s", exc.message)
+            await anyio.sleep(1)
+            self._wake.set()
+
+    def _happened(self, event: EngineEvent) -> None:
+        self._wake.set()
+
+    async def once(self) -> None:
+        """One look at everything."""
+        try:
+            await self._prepare_tailnet()
+            await self._adopt()
+            pods = await self._pods.all()
+            self._workspaces.saw(pods)
+            for record in self._store.all():
+                if not self._jobs.busy(record.name):
+                    await self._bring_together(record, pods.get(record.name, Pod()))
+            if self._tailnet.joins:
+                await self._workspaces.clear_leftovers()
+        except EngineError as exc:
+            log.warning("looking again later: %s", exc.message)
+
+    async def _prepare_tailnet(self) -> None:
+        try:
+            await self._tailnet.ensure()
+        except (TailnetError, EngineError) as exc:
+            log.warning("the tailnet is not ready: %s", exc.message)
+
+    async def _adopt(self) -> None:
+        """Take over workspaces that Docker knows and state.db does not: it was lost, or is another folder's."""
+        known = {record.name for record in self._store.all()}
+        claims = await self._pods.claims()
+        if claims.keys() <= known:
+            return
+        pods = await self._pods.all()
+        for name, claim in claims.items():
+            if name in known:
+                continue
+            if claim is None:
+                log.warning("removing what is left of a workspace %s that was never whole", name)
+                await self._pods.remove_containers(name)
+                continue
+            runs = pods.get(name, Pod()).any_running
+            request = msgspec.structs.replace(claim.request, cloned=True)
+            adopted = self._store.adopt(
+                msgspec.structs.replace(claim, request=request), Desired.RUNNING if runs else Desired.STOPPED
+            )
+            if adopted is None:
+                log.warning("workspace %s cannot be taken over: its port or its addresses are another's", name)
+            else:
+                log.info("took over workspace %s, which Docker knows and state.db did not", name)
+
+    async def _bring_together(self, record: Record, pod: Pod) -> None:
+        if pod.any_running:
+            pod = await self._pods.inspect(record.name)
+        action = needed(record.desired, pod, record.startup)
+        if action is Action.NOTHING:
+            self._retries.pop(record.name, None)
+            if record.desired is Desired.RUNNING and pod.tailnet is not None:
+                self._sidecars.follow(record.name, pod.tailnet.id, started=str(pod.tailnet.started))
+                await self._recover_node(record)
+        elif action is Action.STOP:
+            self._workspaces.stop_now(record.name)
+        elif self._may_try(record.name):
+            log.info("%s of workspace %s, to bring it to what was asked for", action, record.name)
+            if action is Action.DELETE:
+                self._workspaces.delete_now(record.name)
+            else:
+                self._workspaces.start_now(record)
+
+    def _may_try(self, name: str) -> bool:
+        """With longer and longer pauses, so that what cannot be mended does not keep the machine busy."""
+        tried, at = self._retries.get(name, (0, 0.0))
+        if time.monotonic() < at:
+            return False
+        pause = min(FIRST_RETRY_SECONDS * 2**tried, LAST_RETRY_SECONDS)
+        self._retries[name] = (tried + 1, time.monotonic() + pause)
+        return True
+
+    async def _recover_node(self, record: Record) -> None:
+        """Record a node that joined late; a node that was deleted behind our back is enrolled anew."""
+        if not self._tailnet.joins:
+            return
+        status = self._sidecars.status(record.name)
+        if status is not None and status.state == "running" and status.node_id and status.node_id != record.node_id:
+            self._store.set_node(record.name, status.node_id)
+            self._store.set_key(record.name, None)
+            return
+        try:
+            gone = record.node_id is not None and await self._tailnet.node(record.node_id) is None
+        except TailnetError:
+            return
+        if gone and self._may_try(record.name):
+            log.warning("the node of workspace %s is gone from the tailnet; it joins anew", record.name)
+            self._store.set_node(record.name, None)
+            self._workspaces.start_now(record)

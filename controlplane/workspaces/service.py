@@ -1,0 +1,460 @@
+"""The use cases of workspaces.
+
+What takes long runs as a job in the control plane's own task group: a client that goes away in the middle of a start,
+or asks twice, changes nothing. Each workspace has one job at a time.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from controlplane.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    StepFailed,
+    TailnetError,
+    TookTooLong,
+)
+from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.settings import Settings
+from controlplane.workspaces import repository, sidecars, spec, state
+from controlplane.workspaces.checkout import USER, Checkout
+from controlplane.workspaces.jobs import Job, Jobs
+from controlplane.workspaces.pods import Checkpoint, Pods
+from controlplane.workspaces.spec import HOME, Request
+from controlplane.workspaces.startup import Starter
+from controlplane.workspaces.state import Desired, Pod
+from controlplane.workspaces.store import Record, Store
+from protocol.workspaces import (
+    DeleteWorkspace,
+    ExecCommand,
+    ExecResult,
+    Limits,
+    LogLine,
+    LogLines,
+    StartupState,
+    StartWorkspace,
+    UnsavedWork,
+    Workspace,
+    WorkspaceLogs,
+    WorkspacePorts,
+)
+
+log = logging.getLogger(__name__)
+
+PORTS_TRIED = 1000
+EXEC_OUTPUT_LIMIT = 4 << 20
+
+
+class Announcer(Protocol):
+    """Where changes are told; never blocks."""
+
+    def workspace_changed(self, workspace: Workspace) -> None: ...
+
+    def workspace_deleted(self, name: str) -> None: ...
+
+
+class Workspaces:
+    """All workspaces of this control plane. Raises :mod:`controlplane.errors` only."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        engine: Engine,
+        tailnet: Tailnet,
+        machine: Machine,
+        store: Store,
+        pods: Pods,
+        followed: sidecars.Sidecars,
+        checkout: Checkout,
+        starter: Starter,
+        announcer: Announcer,
+        jobs: Jobs,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._tailnet = tailnet
+        self._machine = machine
+        self._store = store
+        self._pods = pods
+        self._sidecars = followed
+        self._checkout = checkout
+        self._starter = starter
+        self._announcer = announcer
+        self._checkpoint = checkpoint
+        self._jobs = jobs
+        self._seen: dict[str, Pod] = {}
+        self._reserving = anyio.Lock()
+
+    # --- reading
+
+    async def list(self) -> list[Workspace]:
+        """Every workspace, by name."""
+        await self._look()
+        return [self._view(record) for record in self._store.all() if record.desired is not Desired.DELETED]
+
+    async def get(self, name: str) -> Workspace:
+        record = self._must_exist(name)
+        await self._look()
+        return self._view(record)
+
+    def last_seen(self) -> Sequence[Workspace]:
+        """Every workspace as it was when last looked at; asks nobody."""
+        return [self._view(record) for record in self._store.all() if record.desired is not Desired.DELETED]
+
+    async def _look(self) -> None:
+        self._seen = await self._pods.all()
+
+    def changed(self, name: str) -> None:
+        """Tell everybody how a workspace stands now."""
+        record = self._store.get(name)
+        if record is not None and record.desired is not Desired.DELETED:
+            self._announcer.workspace_changed(self._view(record))
+
+    def saw(self, pods: dict[str, Pod]) -> None:
+        """The reconciler looked: keep it, and tell what has changed."""
+        before, self._seen = self._seen, pods
+        for name in before.keys() | pods.keys():
+            if before.get(name) != pods.get(name):
+                self.changed(name)
+
+    def _view(self, record: Record) -> Workspace:
+        pod = self._seen.get(record.name, Pod())
+        startup = self._starter.startup(record.name) or record.startup
+        runs = pod.tailnet is not None and pod.tailnet.running
+        return Workspace(
+            name=record.name,
+            status=state.status(record.desired, pod, startup, record.error),
+            created=record.reservation.created,
+            ports=WorkspacePorts(ssh=record.reservation.ssh_port),
+            image=record.request.image,
+            docker=record.request.docker,
+            limits=record.request.limits,
+            tailnet=sidecars.shown(
+                record.name, self._sidecars.status(record.name), joins=self._tailnet.joins, runs=runs
+            ),
+            ssh_host_keys=list(record.host_keys),
+            container_id=pod.workspace.id if pod.workspace else None,
+            repo=_repo(record.request),
+            branch=record.request.branch,
+            startup=startup,
+            error=record.error,
+        )
+
+    # --- starting
+
+    async def create(self, wanted: StartWorkspace) -> Workspace:
+        """A new workspace; Conflict where it exists."""
+        if self._store.get(wanted.name) is not None:
+            raise Conflict(f"A workspace named {wanted.name!r} exists already; `perry start {wanted.name}` starts it.")
+        return await self.start(wanted)
+
+    async def start(self, wanted: StartWorkspace) -> Workspace:
+        """Create what is missing and start it. With ``wait``, returns when it runs; StepFailed where a step failed.
+
+        A start of what is starting already joins that start.
+        """
+        name = spec.valid_name(wanted.name)
+        _check(wanted)
+        async with self._reserving:
+            record = self._store.get(name)
+            if record is None:
+                job = await self._begin_new(name, wanted)
+            else:
+                job = await self._begin_again(record, wanted)
+        if wanted.wait:
+            await self._jobs.finished(job)
+            workspace = await self.get(name)
+            if workspace.startup is not None and workspace.startup.state is StartupState.FAILED:
+                raise StepFailed(workspace.error or f"{name!r} could not be started.", data=workspace)
+            return workspace
+        return self._view(self._must_exist(name))
+
+    async def _begin_new(self, name: str, wanted: StartWorkspace) -> Job:
+        info = await self._engine.info()
+        limits = spec.default_limits(
+            wanted.cpus or self._settings.workspaces.cpus,
+            wanted.memory or self._settings.workspaces.memory,
+            wanted.pids or self._settings.workspaces.pids,
+            info.cpus,
+            info.memory,
+        )
+        if limits.cpus > info.cpus:
+            raise InvalidInput(f"This machine has {info.cpus} CPUs; ask for at most as many.")
+        docker = self._settings.workspaces.docker if wanted.docker is None else wanted.docker
+        request = Request(
+            image=wanted.image or self._settings.workspaces.image,
+            docker=docker,
+            limits=limits,
+            clone=wanted.clone,
+            branch=wanted.branch,
+            origin=wanted.origin,
+        )
+        await self._pods.check_images([request.image])
+        await self._refuse_foreign_name(name)
+        self._store.reserve(
+            name,
+            request,
+            state.begun(None),
+            ports=self._free_ports(),
+            pool=self._settings.network.pool,
+            subnets_in_use=await self._engine.subnets_in_use(),
+        )
+        self._checkpoint("reserved")
+        return self._jobs.submit(name, "start", self._starter.walk)
+
+    async def _refuse_foreign_name(self, name: str) -> None:
+        if name in (await self._pods.claims()):
+            raise Conflict(
+                f"Docker still has remains of a workspace {name!r}; the control plane takes them over within seconds, "
+                "so start it again then."
+            )
+        if not self._tailnet.joins:
+            return
+        try:
+            nodes = await self._tailnet.nodes()
+        except TailnetError:
+            return  # The start says it, and goes on without.
+        leftovers = {leftover for kind, leftover in self._store.leftovers() if kind == "node"}
+        if any(node.name == name and node.id not in leftovers for node in nodes):
+            raise Conflict(f"A device of your tailnet is named {name!r} already; choose another name.")
+
+    def _free_ports(self) -> Iterator[int]:
+        first, bind = self._settings.ssh.first_port, self._settings.ssh.bind
+        for port in range(first, min(first + PORTS_TRIED, 65536)):
+            if self._machine.port_is_free(bind, port):
+                yield port
+
+    async def _begin_again(self, record: Record, wanted: StartWorkspace) -> Job:
+        name = record.name
+        if record.desired is Desired.DELETED:
+            raise Conflict(f"The workspace {name!r} is being deleted; start it when it is gone.")
+        request = _with_wishes(record.request, wanted)
+        running = self._jobs.get(name)
+        if running is not None and running.kind == "start":
+            if request != record.request:
+                raise Conflict(f"{name!r} is being started with other options; wait for that start, then start again.")
+            return running
+        if running is not None:
+            await running.done.wait()
+        await self._look()
+        pod = self._seen.get(name, Pod())
+        if pod.workspace is not None and pod.workspace.running and _recreates(record.request, request):
+            raise Conflict(
+                f"{name!r} runs with other options; `perry stop {name}` first, then start it with the new ones."
+            )
+        self._store.set_request(name, request)
+        return self.start_now(record)
+
+    def start_now(self, record: Record) -> Job:
+        """Begin a start of a workspace that exists; joins one that is under way."""
+        running = self._jobs.get(record.name)
+        if running is not None and running.kind == "start":
+            return running
+        self._store.ask(record.name, Desired.RUNNING)
+        self._store.set_startup(record.name, state.begun(record.startup), None)
+        self.changed(record.name)
+        return self._jobs.submit(record.name, "start", self._starter.walk)
+
+    # --- stopping
+
+    async def stop(self, name: str) -> Workspace:
+        """Stop it; home and Docker's volume stay. Succeeds where it is stopped already."""
+        record = self._must_exist(name)
+        await self._jobs.end(name)
+        self._store.ask(name, Desired.STOPPED)
+        if record.starting and record.startup is not None:
+            self._store.set_startup(name, state.ended(record.startup, failed=False), None)
+        await self._jobs.finished(self._jobs.submit(name, "stop", self._stop))
+        return await self.get(name)
+
+    def stop_now(self, name: str) -> Job:
+        """Begin to stop what should not run."""
+        return self._jobs.submit(name, "stop", self._stop)
+
+    async def _stop(self, name: str) -> None:
+        await self._pods.stop(name)
+        self._sidecars.forget(name)
+        await self._look()
+        self.changed(name)
+
+    async def restart(self, name: str) -> Workspace:
+        """Restart the workspace's container; its tailnet address and connections stay. Starts what is stopped."""
+        record = self._must_exist(name)
+        if not self._jobs.busy(name):
+            names = self._pods.names(name)
+            await self._engine.stop(names.workspace)
+        return await self.start(StartWorkspace(name=record.name))
+
+    # --- deleting
+
+    async def delete(self, wanted: DeleteWorkspace) -> None:
+        """Remove it with all that it has. Unless forced, Conflict with :class:`UnsavedWork` where work would go."""
+        record = self._must_exist(wanted.name)
+        if record.desired is not Desired.DELETED:
+            if not wanted.force:
+                await self._refuse_to_lose_work(record)
+            await self._jobs.end(wanted.name)
+            self._store.ask(wanted.name, Desired.DELETED)
+            self._checkpoint("deletion asked for")
+        await self._jobs.finished(self.delete_now(wanted.name))
+
+    def delete_now(self, name: str) -> Job:
+        """Begin or go on with a deletion that was asked for."""
+        running = self._jobs.get(name)
+        if running is not None and running.kind == "delete":
+            return running
+        return self._jobs.submit(name, "delete", self._delete)
+
+    async def _refuse_to_lose_work(self, record: Record) -> None:
+        name = record.name
+        await self._look()
+        workspace = self._seen.get(name, Pod()).workspace
+        if workspace is None:
+            work = UnsavedWork(uncommitted=[], unpushed=[], unknown=_never_ran(record))
+            if work.unknown is None:
+                return
+        elif not workspace.running:
+            work = UnsavedWork(uncommitted=[], unpushed=[], unknown=f"{name!r} is stopped, so nobody could look.")
+        else:
+            work = await self._checkout.unsaved(self._pods.names(name).workspace)
+        if work.uncommitted or work.unpushed or work.unknown:
+            raise Conflict(
+                f"{name!r} has work that would be lost; save it, or delete with --force."
+                if work.unknown is None
+                else f"{work.unknown} Start it to see what would be lost, or delete with --force.",
+                data=work,
+            )
+
+    async def _delete(self, name: str) -> None:
+        record = self._must_exist(name)
+        status = self._sidecars.status(name)
+        nodes = {node for node in (record.node_id, status.node_id if status else None) if node}
+        self._sidecars.forget(name)
+        await self._pods.remove_containers(name)
+        await self._pods.remove_rest(name)
+        # From here on only the tailnet knows of it, and state.db of what is left there.
+        self._store.forget(name, nodes=nodes, keys=[record.key_id] if record.key_id else [])
+        self._checkpoint("forgotten")
+        self._seen.pop(name, None)
+        self._announcer.workspace_deleted(name)
+        await self.clear_leftovers()
+
+    async def clear_leftovers(self) -> None:
+        """Remove nodes and keys of deleted workspaces from the tailnet; what does not succeed is tried again later."""
+        for kind, leftover in self._store.leftovers():
+            remove: Callable[[str], Awaitable[None]] = (
+                self._tailnet.delete_node if kind == "node" else self._tailnet.revoke_key
+            )
+            try:
+                await remove(leftover)
+            except TailnetError as exc:
+                log.warning("a deleted workspace's %s stays on the tailnet for now: %s", kind, exc.message)
+                return
+            self._checkpoint(f"{kind} removed from the tailnet")
+            self._store.clear_leftover(kind, leftover)
+
+    # --- inside
+
+    async def exec(self, wanted: ExecCommand) -> ExecResult:
+        """Run a command as user ``workspace`` in the project folder, or in home where there is none."""
+        container = await self._running(wanted.name)
+        cwd = wanted.cwd or await self._project(container, wanted.name)
+        command = ["timeout", "--", str(wanted.timeout), *wanted.command]
+        try:
+            with anyio.fail_after(wanted.timeout + 5):
+                output = await self._engine.exec(container, command, user=USER, cwd=cwd, limit=EXEC_OUTPUT_LIMIT)
+        except TimeoutError as exc:
+            raise TookTooLong(f"The command did not end within {wanted.timeout:g} s.") from exc
+        return ExecResult(
+            exit_code=output.exit_code,
+            stdout=output.stdout.decode(errors="replace"),
+            stderr=output.stderr.decode(errors="replace"),
+            truncated=output.truncated,
+        )
+
+    async def _project(self, container: str, name: str) -> str:
+        folder = f"{HOME}/{name}"
+        found = await self._engine.exec(container, ["test", "-d", folder], user=USER)
+        return folder if found.exit_code == 0 else HOME
+
+    async def logs(self, wanted: WorkspaceLogs) -> LogLines:
+        """The newest lines of the workspace and its sidecar, oldest first."""
+        self._must_exist(wanted.name)
+        names = self._pods.names(wanted.name)
+        lines = [
+            LogLine(at=entry.at, source=source, text=entry.text)
+            for source, container in (("workspace", names.workspace), ("tailnet", names.tailnet))
+            for entry in await self._engine.logs(container, tail=wanted.tail, since=wanted.since)
+            if source == "workspace" or entry.stream == "stderr"
+        ]
+        lines.sort(key=lambda line: line.at)
+        return LogLines(items=lines[-wanted.tail :])
+
+    async def _running(self, name: str) -> str:
+        self._must_exist(name)
+        container = self._pods.names(name).workspace
+        present = await self._engine.inspect(container)
+        if present is None or not present.running:
+            raise NotReady(f"{name!r} does not run; `perry start {name}` starts it.")
+        return container
+
+    def _must_exist(self, name: str) -> Record:
+        record = self._store.get(name)
+        if record is None:
+            raise NotFound(f"There is no workspace named {name!r}; `perry list` shows those that there are.")
+        return record
+
+
+def _check(wanted: StartWorkspace) -> None:
+    if wanted.clone is not None:
+        repository.valid_clone(wanted.clone)
+    if wanted.branch is not None:
+        repository.valid_branch(wanted.branch)
+    if wanted.origin is not None:
+        repository.valid_clone(wanted.origin)
+    if wanted.branch is not None and wanted.clone is None:
+        raise InvalidInput("--branch says which branch of --clone to take; give both.")
+
+
+def _with_wishes(before: Request, wanted: StartWorkspace) -> Request:
+    """What was asked for before, with what is asked for now. A new repository brings its own branch and origin."""
+    limits = Limits(
+        cpus=wanted.cpus or before.limits.cpus,
+        memory=wanted.memory or before.limits.memory,
+        pids=wanted.pids or before.limits.pids,
+    )
+    after = msgspec.structs.replace(
+        before,
+        image=wanted.image or before.image,
+        docker=before.docker if wanted.docker is None else wanted.docker,
+        limits=limits,
+    )
+    if wanted.clone is None:
+        return after
+    return msgspec.structs.replace(after, clone=wanted.clone, branch=wanted.branch, origin=wanted.origin, cloned=False)
+
+
+def _recreates(before: Request, after: Request) -> bool:
+    """Whether the container has to be made anew for it."""
+    return (before.image, before.docker, before.limits) != (after.image, after.docker, after.limits)
+
+
+def _repo(request: Request) -> str | None:
+    if request.clone is None:
+        return None
+    if request.clone.startswith("upload:"):
+        return request.origin
+    return repository.shown(request.clone)
+
+
+def _never_ran(record: Record) -> str | None:
+    """None where a workspace never came so far that there could be work in it."""
+    return None if not record.host_keys else f"The container of {record.name!r} is gone, so nobody could look."

@@ -1,0 +1,286 @@
+"""The walk of a start: from a reservation to a workspace that answers, each step reported and safe to run twice.
+
+The same walk makes a workspace, starts a stopped one and repairs a broken one. What fails before ssh answers ends it. A
+tailnet that cannot be joined and a repository that cannot be cloned are failed steps of a workspace that runs.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import anyio
+import msgspec
+
+from controlplane.errors import (
+    PerryError,
+    StepFailed,
+    TailnetError,
+    TailnetNameTaken,
+    TookTooLong,
+)
+from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.workspaces import spec as specs
+from controlplane.workspaces import state
+from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.pods import Checkpoint, Pods
+from controlplane.workspaces.sidecars import Sidecars, SidecarStatus
+from controlplane.workspaces.spec import PodSettings, PodSpec
+from controlplane.workspaces.state import StepId
+from controlplane.workspaces.store import Record, Store
+from protocol.workspaces import Startup, StepStatus
+
+log = logging.getLogger(__name__)
+
+BORDER_SECONDS = 15
+SSH_SECONDS = 60
+JOIN_SECONDS = 45
+PROGRESS_SECONDS = 0.2
+
+
+class Starter:
+    """Walks starts. One walk at a time for each workspace: the service sees to that."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        tailnet: Tailnet,
+        machine: Machine,
+        store: Store,
+        pods: Pods,
+        sidecars: Sidecars,
+        checkout: Checkout,
+        pod_settings: Callable[[], Awaitable[PodSettings]],
+        ssh_address: str,
+        changed: Callable[[str], None],
+        checkpoint: Checkpoint,
+    ) -> None:
+        self._engine = engine
+        self._tailnet = tailnet
+        self._machine = machine
+        self._store = store
+        self._pods = pods
+        self._sidecars = sidecars
+        self._checkout = checkout
+        self._pod_settings = pod_settings
+        self._ssh_address = ssh_address
+        self._changed = changed
+        self._checkpoint = checkpoint
+        self._live: dict[str, Startup] = {}
+
+    def startup(self, name: str) -> Startup | None:
+        """The start that is under way, as far as it has come. state.db has only how a start began and ended."""
+        return self._live.get(name)
+
+    async def walk(self, name: str) -> None:
+        """Run the start that the record has begun, to its end. The outcome stands in the record; only bugs raise."""
+        failures: list[str] = []
+        self._live[name] = self._must_exist(name).startup or state.begun(None)
+        try:
+            await self._walk(name, failures)
+        except PerryError as exc:
+            failures.insert(0, exc.message)
+        finally:
+            self._end(name, failures)
+
+    def _end(self, name: str, failures: list[str]) -> None:
+        startup = state.ended(self._live.pop(name), failed=bool(failures))
+        if self._store.get(name) is not None:
+            self._store.set_startup(name, startup, " ".join(failures) or None)
+            self._changed(name)
+
+    async def _walk(self, name: str, failures: list[str]) -> None:
+        record = self._must_exist(name)
+        self._report(name, StepId.RESERVE, StepStatus.DONE, None, 0.0)
+        pod = specs.pod_spec(await self._pod_settings(), record.reservation, record.request)
+        await self._pods.check_images([pod.sandbox.image, pod.workspace.image])
+        key: list[str] = []
+        async with _first_error(), anyio.create_task_group() as tasks:
+            tasks.start_soon(self._mint, name, record, key, failures)
+            tasks.start_soon(self._create, name, pod)
+        if key:
+            await self._pods.put_auth_key(name, key[0])
+            self._checkpoint("key delivered")
+        async with self._step(name, StepId.BORDER):
+            sandbox = await self._pods.start_sandbox(name)
+            self._checkpoint("sandbox started")
+            sidecar = await self._pods.start_joined(pod.names.tailnet, sandbox)
+            self._sidecars.follow(name, sidecar.id, started=str(sidecar.started))
+            if await self._sidecars.wait_for(name, lambda status: status.border, BORDER_SECONDS) is None:
+                raise StepFailed(
+                    f"The sidecar of {name!r} did not put up its border within {BORDER_SECONDS} s; "
+                    f"`perry logs {name}` has its reasons."
+                )
+            self._checkpoint("sidecar started")
+        async with self._step(name, StepId.WORKSPACE):
+            await self._pods.start_joined(pod.names.workspace, sandbox)
+            self._checkpoint("workspace started")
+        async with self._step(name, StepId.SSH):
+            await self._wait_for_ssh(record, pod)
+            await self._read_host_keys(name, pod)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._clone, name, pod, failures)
+            tasks.start_soon(self._join, name, failures)
+
+    # --- the steps
+
+    async def _mint(self, name: str, record: Record, key: list[str], failures: list[str]) -> None:
+        if not self._tailnet.joins:
+            self._report(name, StepId.KEY, StepStatus.SKIPPED, "There is no tailnet.", None)
+            return
+        try:
+            if record.node_id is not None and await self._tailnet.node(record.node_id) is not None:
+                self._report(name, StepId.KEY, StepStatus.SKIPPED, "It is on the tailnet already.", None)
+                return
+            async with self._step(name, StepId.KEY):
+                key.append(await self._new_key(name))
+        except TailnetError as exc:
+            # It runs all the same; the step TAILNET tries again.
+            log.warning("no key for %s: %s", name, exc.message)
+
+    async def _new_key(self, name: str) -> str:
+        record = self._must_exist(name)
+        if record.key_id is not None:
+            with contextlib.suppress(TailnetError):
+                await self._tailnet.revoke_key(record.key_id)
+        minted = await self._tailnet.mint_workspace_key()
+        self._checkpoint("key minted")
+        self._store.set_key(name, minted.id)
+        self._checkpoint("key recorded")
+        return minted.secret
+
+    async def _create(self, name: str, pod: PodSpec) -> None:
+        async with self._step(name, StepId.CREATE):
+            await self._pods.create(pod)
+
+    async def _wait_for_ssh(self, record: Record, pod: PodSpec) -> None:
+        with anyio.move_on_after(SSH_SECONDS):
+            while not await self._machine.ssh_answers(self._ssh_address, record.reservation.ssh_port):
+                workspace = await self._engine.inspect(pod.names.workspace)
+                if workspace is None or workspace.status in ("exited", "dead"):
+                    raise StepFailed(
+                        f"The workspace {record.name!r} ended as soon as it started; "
+                        f"`perry logs {record.name}` has its last words."
+                    )
+                await anyio.sleep(0.02)
+            return
+        raise TookTooLong(
+            f"ssh did not answer in {record.name!r} within {SSH_SECONDS} s; `perry logs {record.name}` may say why "
+            "(an image of your own needs Perry's workspace-base below it)."
+        )
+
+    async def _read_host_keys(self, name: str, pod: PodSpec) -> None:
+        output = await self._engine.exec(
+            pod.names.workspace, ["cat", f"{specs.HOST_KEYS}/ssh_host_ed25519_key.pub"], limit=1 << 14
+        )
+        keys = tuple(" ".join(line.split()[:2]) for line in output.stdout.decode(errors="replace").splitlines())
+        if not keys:
+            raise StepFailed(f"The workspace {name!r} has no ssh host key; `perry restart {name}` makes one.")
+        before = self._must_exist(name).host_keys
+        if before and before != keys:
+            log.warning("the ssh host keys of %s have changed", name)
+        self._store.set_host_keys(name, keys)
+        self._changed(name)
+
+    async def _clone(self, name: str, pod: PodSpec, failures: list[str]) -> None:
+        request = self._must_exist(name).request
+        if request.clone is None or request.cloned:
+            self._report(name, StepId.CLONE, StepStatus.SKIPPED, None, None)
+            return
+
+        shown = 0.0
+
+        def progress(line: str) -> None:
+            nonlocal shown
+            if (now := time.monotonic()) - shown >= PROGRESS_SECONDS:
+                shown = now
+                self._report(name, StepId.CLONE, StepStatus.RUNNING, line, None)
+
+        try:
+            async with self._step(name, StepId.CLONE):
+                await self._checkout.clone(
+                    pod.names.workspace,
+                    name,
+                    request.clone,
+                    branch=request.branch,
+                    origin=request.origin,
+                    progress=progress,
+                )
+                self._checkpoint("cloned")
+                self._store.set_request(name, msgspec.structs.replace(request, cloned=True))
+        except PerryError as exc:
+            failures.append(exc.message)
+
+    async def _join(self, name: str, failures: list[str]) -> None:
+        if not self._tailnet.joins:
+            self._report(name, StepId.TAILNET, StepStatus.SKIPPED, "There is no tailnet.", None)
+            return
+        try:
+            async with self._step(name, StepId.TAILNET):
+                status = await self._joined(name)
+                self._store.set_node(name, status.node_id)
+                self._store.set_key(name, None)
+                self._checkpoint("node recorded")
+                if (label := status.dns_name.partition(".")[0]) != name:
+                    raise TailnetNameTaken(
+                        f"Another device of your tailnet is named {name!r}, so this workspace became {label!r} there; "
+                        f"rename or remove that device, then `perry restart {name}`."
+                    )
+        except PerryError as exc:
+            failures.append(exc.message)
+
+    async def _joined(self, name: str) -> SidecarStatus:
+        def settled(status: SidecarStatus) -> bool:
+            return status.state in ("running", "failed", "needs-key")
+
+        status = await self._sidecars.wait_for(name, settled, JOIN_SECONDS)
+        if status is not None and status.state in ("failed", "needs-key"):
+            # A key that is used, expired or revoked: one new one, once.
+            await self._pods.put_auth_key(name, await self._new_key(name))
+            await self._pods.ask_to_rejoin(name)
+            status = await self._sidecars.wait_for(name, lambda now: now.state == "running", JOIN_SECONDS)
+        if status is None or status.state != "running":
+            latest = self._sidecars.status(name)
+            reason = (latest.error if latest else "") or "the coordinator did not answer in time"
+            raise TailnetError(
+                f"{name!r} runs, but is not on the tailnet: {reason.rstrip('.')}. It goes on trying; "
+                "`perry tailnet status` shows how it stands."
+            )
+        return status
+
+    # --- reporting
+
+    @contextlib.asynccontextmanager
+    async def _step(self, name: str, step: StepId) -> AsyncIterator[None]:
+        began = time.monotonic()
+        self._report(name, step, StepStatus.RUNNING, None, None)
+        try:
+            yield
+        except PerryError as exc:
+            self._report(name, step, StepStatus.FAILED, exc.message, time.monotonic() - began)
+            raise
+        self._report(name, step, StepStatus.DONE, None, time.monotonic() - began)
+
+    def _report(self, name: str, step: StepId, status: StepStatus, detail: str | None, seconds: float | None) -> None:
+        rounded = None if seconds is None else round(seconds, 3)
+        self._live[name] = state.with_step(self._live[name], step, status, detail, rounded)
+        self._changed(name)
+
+    def _must_exist(self, name: str) -> Record:
+        record = self._store.get(name)
+        if record is None:
+            raise StepFailed(f"The workspace {name!r} was deleted while it was being started.")
+        return record
+
+
+@contextlib.asynccontextmanager
+async def _first_error() -> AsyncIterator[None]:
+    """Raise the first of our errors in a group as itself."""
+    try:
+        yield
+    except* PerryError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
