@@ -155,8 +155,10 @@ class Pods:
         return present
 
     async def ask_to_rejoin(self, name: str) -> None:
-        """Have the sidecar read its key file again."""
-        await self._engine.signal(self.names(name).tailnet, "SIGHUP")
+        """Have a sidecar that runs read its key file again; one that does not reads it when it starts."""
+        sidecar = await self._engine.inspect(self.names(name).tailnet)
+        if sidecar is not None and sidecar.running:
+            await self._engine.signal(sidecar.id, "SIGHUP")
 
     async def stop(self, name: str) -> None:
         """The workspace first, so that it can end its connections; the sandbox last."""

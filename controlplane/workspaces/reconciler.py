@@ -10,6 +10,7 @@ from controlplane.errors import EngineError, TailnetError
 from controlplane.ports import Engine, EngineEvent, Tailnet
 from controlplane.workspaces import spec
 from controlplane.workspaces.jobs import Jobs
+from controlplane.workspaces.keys import Keys
 from controlplane.workspaces.pods import Pods
 from controlplane.workspaces.service import Workspaces
 from controlplane.workspaces.sidecars import Sidecars
@@ -40,6 +41,7 @@ class Reconciler:
         pods: Pods,
         followed: Sidecars,
         jobs: Jobs,
+        keys: Keys,
         workspaces: Workspaces,
         instance: str,
     ) -> None:
@@ -49,6 +51,8 @@ class Reconciler:
         self._pods = pods
         self._sidecars = followed
         self._jobs = jobs
+        self._keys = keys
+        self._swept = False
         self._workspaces = workspaces
         self._instance = instance
         self._wake = anyio.Event()
@@ -90,9 +94,20 @@ class Reconciler:
                 if not self._jobs.busy(record.name):
                     await self._bring_together(record, pods.get(record.name, Pod()))
             if self._tailnet.joins:
-                await self._workspaces.clear_leftovers()
+                await self._clear_tailnet()
         except EngineError as exc:
             log.warning("looking again later: %s", exc.message)
+
+    async def _clear_tailnet(self) -> None:
+        await self._workspaces.clear_leftovers()
+        if self._swept:
+            return
+        try:
+            await self._keys.sweep()
+        except TailnetError as exc:
+            log.warning("keys that may be left behind are looked for later: %s", exc.message)
+        else:
+            self._swept = True
 
     async def _prepare_tailnet(self) -> None:
         try:
@@ -166,5 +181,4 @@ class Reconciler:
             return
         if gone and self._may_try(record.name):
             log.warning("the node of workspace %s is gone from the tailnet; it joins anew", record.name)
-            self._store.set_node(record.name, None)
             self._workspaces.start_now(record)

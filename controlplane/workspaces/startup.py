@@ -23,6 +23,7 @@ from controlplane.ports import Engine, Machine, Tailnet
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
 from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.keys import Keys
 from controlplane.workspaces.pods import Checkpoint, Pods
 from controlplane.workspaces.sidecars import Sidecars, SidecarStatus
 from controlplane.workspaces.spec import PodSettings, PodSpec
@@ -51,6 +52,7 @@ class Starter:
         pods: Pods,
         sidecars: Sidecars,
         checkout: Checkout,
+        keys: Keys,
         pod_settings: Callable[[], Awaitable[PodSettings]],
         ssh_address: str,
         changed: Callable[[str], None],
@@ -63,6 +65,7 @@ class Starter:
         self._pods = pods
         self._sidecars = sidecars
         self._checkout = checkout
+        self._keys = keys
         self._pod_settings = pod_settings
         self._ssh_address = ssh_address
         self._changed = changed
@@ -102,6 +105,9 @@ class Starter:
         if key:
             await self._pods.put_auth_key(name, key[0])
             self._checkpoint("key delivered")
+            if record.node_id is not None:
+                # It may run on with a node that its tailnet has deleted, which it does not notice by itself.
+                await self._pods.ask_to_rejoin(name)
         async with self._step(name, StepId.BORDER):
             sandbox = await self._pods.start_sandbox(name)
             self._checkpoint("sandbox started")
@@ -129,26 +135,19 @@ class Starter:
         if not self._tailnet.joins:
             self._report(name, StepId.KEY, StepStatus.SKIPPED, "There is no tailnet.", None)
             return
+        if record.key_id is not None:
+            # A start that was broken off: the sidecar may have used that key already, and asks if it has not.
+            self._report(name, StepId.KEY, StepStatus.SKIPPED, "It was asked for before.", None)
+            return
         try:
             if record.node_id is not None and await self._tailnet.node(record.node_id) is not None:
                 self._report(name, StepId.KEY, StepStatus.SKIPPED, "It is on the tailnet already.", None)
                 return
             async with self._step(name, StepId.KEY):
-                key.append(await self._new_key(name))
+                key.append(await self._keys.mint(name))
         except TailnetError as exc:
             # It runs all the same; the step TAILNET tries again.
             log.warning("no key for %s: %s", name, exc.message)
-
-    async def _new_key(self, name: str) -> str:
-        record = self._must_exist(name)
-        if record.key_id is not None:
-            with contextlib.suppress(TailnetError):
-                await self._tailnet.revoke_key(record.key_id)
-        minted = await self._tailnet.mint_workspace_key()
-        self._checkpoint("key minted")
-        self._store.set_key(name, minted.id)
-        self._checkpoint("key recorded")
-        return minted.secret
 
     async def _create(self, name: str, pod: PodSpec) -> None:
         async with self._step(name, StepId.CREATE):
@@ -237,7 +236,7 @@ class Starter:
         status = await self._sidecars.wait_for(name, settled, JOIN_SECONDS)
         if status is not None and status.state in ("failed", "needs-key"):
             # A key that is used, expired or revoked: one new one, once.
-            await self._pods.put_auth_key(name, await self._new_key(name))
+            await self._pods.put_auth_key(name, await self._keys.mint(name))
             await self._pods.ask_to_rejoin(name)
             status = await self._sidecars.wait_for(name, lambda now: now.state == "running", JOIN_SECONDS)
         if status is None or status.state != "running":

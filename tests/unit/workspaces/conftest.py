@@ -1,0 +1,200 @@
+"""The use cases on fakes: a pod whose sidecar joins, and whose workspace answers."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+
+from controlplane.db import Database
+from controlplane.ports import ExecOutput
+from controlplane.settings import Settings
+from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.jobs import Jobs
+from controlplane.workspaces.keys import Keys
+from controlplane.workspaces.pods import Pods
+from controlplane.workspaces.reconciler import Reconciler
+from controlplane.workspaces.service import Workspaces
+from controlplane.workspaces.sidecars import Sidecars
+from controlplane.workspaces.spec import PodSettings
+from controlplane.workspaces.startup import Starter
+from controlplane.workspaces.store import Store
+from protocol.workspaces import Workspace
+from tests.fakes.engine import FakeContainer, FakeEngine
+from tests.fakes.machine import FakeMachine
+from tests.fakes.tailnet import FakeTailnet
+
+HOST_KEY = b"ssh-ed25519 AAAAhost comment\n"
+IMAGES = ("perry/sidecar:latest", "perry/workspace-base:latest", "own:1")
+
+
+class Killed(BaseException):
+    """What a test raises where the process would have been killed."""
+
+
+class Heard:
+    """What was announced."""
+
+    def __init__(self) -> None:
+        self.changed: list[Workspace] = []
+        self.deleted: list[str] = []
+
+    def workspace_changed(self, workspace: Workspace) -> None:
+        self.changed.append(workspace)
+
+    def workspace_deleted(self, name: str) -> None:
+        self.deleted.append(name)
+
+
+class NoUploads:
+    def __init__(self) -> None:
+        self.files: dict[str, Path] = {}
+
+    def path(self, upload_id: str) -> Path | None:
+        return self.files.get(upload_id)
+
+    def discard(self, upload_id: str) -> None:
+        self.files.pop(upload_id, None)
+
+
+class Agent:
+    """A control plane without its HTTP side, on fakes. ``run`` is one life of the process."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self.engine = FakeEngine(IMAGES)
+        self.engine.on_start = self.started
+        self.engine.on_signal = self.started
+        self.engine.command = self.command
+        self.machine = FakeMachine()
+        self.tailnet = FakeTailnet()
+        self.heard = Heard()
+        self.uploads = NoUploads()
+        self.checkpoint: Callable[[str], None] = lambda name: None
+        self.commands: list[Sequence[str]] = []
+        self.exit_codes: dict[str, int] = {"test": 1, "rmdir": 1}
+        self.sidecar_joins = True
+        self.settings = Settings()
+
+    def started(self, container: FakeContainer) -> None:
+        role = container.spec.labels["perry.role"]
+        if role != "tailnet":
+            return
+        name = container.spec.labels["perry.workspace"]
+        container.say(json.dumps({"border": True, "state": "starting", "hostname": name}))
+        if self.sidecar_joins:
+            node = self.tailnet.joined(name, container.files.pop("/var/lib/perry/auth-key", b"").decode())
+            container.say(
+                json.dumps(
+                    {
+                        "border": True,
+                        "state": "running" if node else "failed",
+                        "hostname": name,
+                        "dnsName": f"{node.name}.perry.internal." if node else "",
+                        "ips": list(node.ips) if node else [],
+                        "nodeId": node.id if node else "",
+                        "tun": True,
+                        "online": node is not None,
+                        "error": "" if node else "The key was refused.",
+                    }
+                )
+            )
+
+    async def command(self, container: FakeContainer, command: Sequence[str], stdin: bytes) -> ExecOutput:
+        self.commands.append(command)
+        words = [word for word in command if "=" not in word and word not in ("env", "timeout", "3600", "--")]
+        if words[0] == "cat":
+            return ExecOutput(exit_code=0, stdout=HOST_KEY, stderr=b"")
+        key = " ".join(words[:2]) if words[0] == "git" else words[0]
+        return ExecOutput(exit_code=self.exit_codes.get(key, 0), stdout=b"", stderr=b"fatal: no such repository\n")
+
+    def build(self) -> None:
+        store = Store(Database.open(self.database))
+        pods = Pods(
+            self.engine,
+            self.machine,
+            instance=self.settings.instance,
+            prefix=self.settings.workspace_prefix,
+            checkpoint=lambda name: self.checkpoint(name),
+        )
+        sidecars = Sidecars(self.engine, lambda name: workspaces.changed(name))
+        jobs = Jobs()
+        checkout = Checkout(self.engine, self.uploads)
+        keys = Keys(self.tailnet, store, lambda name: self.checkpoint(name))
+        starter = Starter(
+            engine=self.engine,
+            tailnet=self.tailnet,
+            machine=self.machine,
+            store=store,
+            pods=pods,
+            sidecars=sidecars,
+            checkout=checkout,
+            keys=keys,
+            pod_settings=self.pod_settings,
+            ssh_address="127.0.0.1",
+            changed=lambda name: workspaces.changed(name),
+            checkpoint=lambda name: self.checkpoint(name),
+        )
+        workspaces = Workspaces(
+            settings=self.settings,
+            engine=self.engine,
+            tailnet=self.tailnet,
+            machine=self.machine,
+            store=store,
+            pods=pods,
+            followed=sidecars,
+            checkout=checkout,
+            starter=starter,
+            announcer=self.heard,
+            jobs=jobs,
+            checkpoint=lambda name: self.checkpoint(name),
+        )
+        self.store, self.jobs, self.sidecars, self.workspaces = store, jobs, sidecars, workspaces
+        self.reconciler = Reconciler(
+            engine=self.engine,
+            tailnet=self.tailnet,
+            store=store,
+            pods=pods,
+            followed=sidecars,
+            jobs=jobs,
+            keys=keys,
+            workspaces=workspaces,
+            instance=self.settings.instance,
+        )
+
+    async def pod_settings(self) -> PodSettings:
+        return PodSettings(
+            instance=self.settings.instance,
+            prefix=self.settings.workspace_prefix,
+            sidecar_image="perry/sidecar:latest",
+            ssh_bind="127.0.0.1",
+            dns=("192.0.2.53",),
+            joins=self.tailnet.joins,
+            control_url="http://192.0.2.1:7390",
+            owners=("owner",),
+            refused_addresses=(),
+        )
+
+    async def settle(self) -> None:
+        """Let the reconciler look, and all jobs end."""
+        await self.reconciler.once()
+        for record in self.store.all():
+            if (job := self.jobs.get(record.name)) is not None:
+                await job.done.wait()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    it = Agent(tmp_path / "state.db")
+    it.build()
+    async with anyio.create_task_group() as tasks:
+        it.jobs.run_in(tasks)
+        it.sidecars.run_in(tasks)
+        yield it
+        tasks.cancel_scope.cancel()

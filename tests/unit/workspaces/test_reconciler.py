@@ -1,0 +1,133 @@
+"""What exists and what was asked for, brought together; and a process that is killed anywhere."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from controlplane.errors import PerryError
+from protocol.workspaces import DeleteWorkspace, StartWorkspace, WorkspaceStatus
+from tests.unit.workspaces.conftest import Agent
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_ended_behind_our_back_is_started_again(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.engine.stop("workspace-alpha.net")
+    await agent.settle()
+    assert all(container.running for container in agent.engine.by_name.values())
+
+
+async def test_what_was_removed_behind_our_back_is_made_again(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.engine.remove_container("workspace-alpha.net")
+    await agent.engine.remove_network("workspace-alpha")
+    await agent.settle()
+    assert (await agent.workspaces.get("alpha")).status is WorkspaceStatus.RUNNING
+    assert "workspace-alpha" in agent.engine.network_specs
+
+
+async def test_a_stopped_workspace_stays_stopped(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.stop("alpha")
+    await agent.settle()
+    assert not any(container.running for container in agent.engine.by_name.values())
+
+
+async def test_workspaces_come_back_from_labels(agent: Agent, tmp_path: Path) -> None:
+    before = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    agent.database = tmp_path / "other.db"
+    agent.build()
+    async with anyio.create_task_group() as tasks:
+        agent.jobs.run_in(tasks)
+        agent.sidecars.run_in(tasks)
+        await agent.settle()
+        await agent.settle()
+        after = await agent.workspaces.get("alpha")
+        tasks.cancel_scope.cancel()
+    assert after.status is WorkspaceStatus.RUNNING
+    assert (after.ports, after.created, after.container_id) == (before.ports, before.created, before.container_id)
+
+
+async def test_a_node_that_was_deleted_on_the_tailnet_joins_anew(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    (node,) = await agent.tailnet.nodes()
+    await agent.tailnet.delete_node(node.id)
+    await agent.engine.stop("workspace-alpha.tailnet")
+    await agent.settle()
+    assert len(await agent.tailnet.nodes()) == 1
+
+
+class Killed(BaseException):
+    """The process ends here: nothing after it runs."""
+
+
+async def _life(agent: Agent, *, kill_at: int | None, doing: str) -> list[str]:
+    """One life of the control plane; the names of the checkpoints that it passed."""
+    passed: list[str] = []
+
+    def checkpoint(name: str) -> None:
+        passed.append(name)
+        if kill_at is not None and len(passed) >= kill_at:
+            raise Killed
+
+    agent.checkpoint = checkpoint
+    agent.build()
+    try:
+        async with anyio.create_task_group() as tasks:
+            agent.jobs.run_in(tasks)
+            agent.sidecars.run_in(tasks)
+            try:
+                if doing == "start":
+                    await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/a"))
+                elif doing == "delete":
+                    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+                else:
+                    await agent.settle()
+                    await agent.settle()
+            except PerryError:
+                pass
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if group.split(Killed)[1] is not None:
+            raise
+    except Killed:
+        pass
+    return passed
+
+
+@pytest.mark.parametrize("kill_at", range(1, 15))
+async def test_killed_at_every_step_of_creation_it_is_whole_or_gone(tmp_path: Path, kill_at: int) -> None:
+    agent = Agent(tmp_path / "state.db")
+    await _life(agent, kill_at=kill_at, doing="start")
+    await _life(agent, kill_at=None, doing="settle")
+    record = agent.store.get("alpha")
+    assert record is not None and not record.starting and record.error is None
+    assert len(agent.engine.by_name) == 3
+    assert all(container.running for container in agent.engine.by_name.values())
+    assert [node.name for node in await agent.tailnet.nodes()] == ["alpha"]
+    assert await agent.tailnet.unused_keys() == []
+    await _life(agent, kill_at=None, doing="delete")
+    await _assert_nothing_is_left(agent)
+
+
+@pytest.mark.parametrize("kill_at", range(1, 13))
+async def test_killed_at_every_step_of_deletion_it_is_gone(tmp_path: Path, kill_at: int) -> None:
+    agent = Agent(tmp_path / "state.db")
+    await _life(agent, kill_at=None, doing="start")
+    await _life(agent, kill_at=kill_at, doing="delete")
+    await _life(agent, kill_at=None, doing="settle")
+    await _assert_nothing_is_left(agent)
+
+
+async def test_the_walks_above_cover_every_checkpoint(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "state.db")
+    assert len(await _life(agent, kill_at=None, doing="start")) <= 14
+    assert len(await _life(agent, kill_at=None, doing="delete")) <= 12
+
+
+async def _assert_nothing_is_left(agent: Agent) -> None:
+    assert agent.store.all() == [] and agent.store.leftovers() == []
+    assert not agent.engine.by_name and not agent.engine.volume_labels and not agent.engine.network_specs
+    assert await agent.tailnet.nodes() == [] and await agent.tailnet.unused_keys() == []

@@ -1,0 +1,204 @@
+"""Starting, stopping, deleting, on fakes."""
+
+import anyio
+import pytest
+
+from controlplane.errors import Conflict, EngineUnavailable, ImageMissing, InvalidInput, NotFound, NotReady, StepFailed
+from protocol.workspaces import (
+    DeleteWorkspace,
+    ExecCommand,
+    StartupState,
+    StartWorkspace,
+    StepStatus,
+    TailnetState,
+    UnsavedWork,
+    WorkspaceStatus,
+)
+from tests.unit.workspaces.conftest import Agent
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_start_makes_a_workspace_that_is_on_the_tailnet(agent: Agent) -> None:
+    workspace = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert workspace.status is WorkspaceStatus.RUNNING
+    assert workspace.tailnet.status is TailnetState.ONLINE
+    assert workspace.ssh_host_keys == ["ssh-ed25519 AAAAhost"]
+    assert workspace.startup is not None and workspace.startup.state is StartupState.SUCCEEDED
+    assert {step.status for step in workspace.startup.steps} == {StepStatus.DONE, StepStatus.SKIPPED}
+    assert agent.engine.by_name.keys() == {"workspace-alpha", "workspace-alpha.net", "workspace-alpha.tailnet"}
+    assert await agent.tailnet.unused_keys() == []
+
+
+async def test_starting_what_runs_succeeds_and_changes_nothing(agent: Agent) -> None:
+    first = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    second = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert second.container_id == first.container_id
+    assert len(await agent.tailnet.nodes()) == 1
+
+
+async def test_two_starts_of_one_name_at_once_are_one(agent: Agent) -> None:
+    results: list[str | None] = []
+
+    async def start() -> None:
+        results.append((await agent.workspaces.start(StartWorkspace(name="alpha"))).container_id)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(start)
+        tasks.start_soon(start)
+    assert len(results) == 2 and results[0] == results[1]
+    assert len(agent.engine.by_name) == 3
+
+
+async def test_create_refuses_what_exists(agent: Agent) -> None:
+    await agent.workspaces.create(StartWorkspace(name="alpha"))
+    with pytest.raises(Conflict):
+        await agent.workspaces.create(StartWorkspace(name="alpha"))
+
+
+async def test_a_client_that_goes_away_changes_nothing(agent: Agent) -> None:
+    with anyio.move_on_after(0):
+        await agent.workspaces.start(StartWorkspace(name="alpha", wait=False))
+        await anyio.sleep(1)
+    job = agent.jobs.get("alpha")
+    if job is not None:
+        await job.done.wait()
+    assert [w.status for w in await agent.workspaces.list()] in ([], [WorkspaceStatus.RUNNING])
+
+
+async def test_a_failed_clone_is_a_failed_step_of_a_workspace_that_runs(agent: Agent) -> None:
+    agent.exit_codes["git clone"] = 128
+    with pytest.raises(StepFailed) as caught:
+        await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/none"))
+    assert "no such repository" in caught.value.message
+    workspace = await agent.workspaces.get("alpha")
+    assert workspace.status is WorkspaceStatus.RUNNING and workspace.tailnet.status is TailnetState.ONLINE
+    agent.exit_codes["git clone"] = 0
+    again = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert again.startup is not None and again.startup.state is StartupState.SUCCEEDED
+    clones = [command for command in agent.commands if "clone" in command]
+    assert len(clones) == 2 and "https://example.org/none" in clones[1]
+
+
+async def test_a_repository_comes_once(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/a"))
+    await agent.workspaces.stop("alpha")
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert len([command for command in agent.commands if "clone" in command]) == 1
+
+
+async def test_without_its_coordinator_a_workspace_runs_and_says_why(agent: Agent) -> None:
+    agent.tailnet.away = True
+    agent.sidecar_joins = False
+    starting = agent.workspaces.start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("controlplane.workspaces.startup.JOIN_SECONDS", 0.05)
+        with pytest.raises(StepFailed) as caught:
+            await starting(StartWorkspace(name="alpha"))
+    assert "not on the tailnet" in caught.value.message
+    assert (await agent.workspaces.get("alpha")).status is WorkspaceStatus.RUNNING
+
+
+async def test_a_foreign_device_keeps_its_name(agent: Agent) -> None:
+    agent.tailnet.joined("laptop", (await agent.tailnet.mint_device_key()).secret)
+    with pytest.raises(Conflict):
+        await agent.workspaces.start(StartWorkspace(name="laptop"))
+    assert await agent.workspaces.list() == [] and not agent.engine.by_name
+
+
+async def test_stop_keeps_home_and_start_brings_it_back(agent: Agent) -> None:
+    before = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    stopped = await agent.workspaces.stop("alpha")
+    assert stopped.status is WorkspaceStatus.STOPPED
+    assert "workspace-alpha-home" in agent.engine.volume_labels
+    after = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert after.status is WorkspaceStatus.RUNNING
+    assert (after.container_id, after.ports, after.tailnet.ips) == (
+        before.container_id,
+        before.ports,
+        before.tailnet.ips,
+    )
+
+
+async def test_restart_leaves_the_tailnet_alone(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    sidecar = agent.engine.by_name["workspace-alpha.tailnet"].started
+    assert (await agent.workspaces.restart("alpha")).status is WorkspaceStatus.RUNNING
+    assert agent.engine.by_name["workspace-alpha.tailnet"].started == sidecar
+
+
+async def test_deleting_leaves_nothing(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    assert not agent.engine.by_name and not agent.engine.volume_labels and not agent.engine.network_specs
+    assert await agent.tailnet.nodes() == [] and agent.store.leftovers() == []
+    assert agent.heard.deleted == ["alpha"]
+    with pytest.raises(NotFound):
+        await agent.workspaces.delete(DeleteWorkspace(name="alpha"))
+
+
+async def test_deleting_while_the_coordinator_is_away_removes_the_node_later(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    agent.tailnet.away = True
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    agent.tailnet.away = False
+    assert len(await agent.tailnet.nodes()) == 1
+    await agent.settle()
+    assert await agent.tailnet.nodes() == []
+
+
+async def test_work_is_not_lost_without_a_word(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.stop("alpha")
+    with pytest.raises(Conflict) as caught:
+        await agent.workspaces.delete(DeleteWorkspace(name="alpha"))
+    assert isinstance(caught.value.data, UnsavedWork) and caught.value.data.unknown
+
+
+async def test_a_missing_image_is_said_before_anything_is_made(agent: Agent) -> None:
+    with pytest.raises(ImageMissing):
+        await agent.workspaces.start(StartWorkspace(name="alpha", image="nope"))
+    assert await agent.workspaces.list() == []
+
+
+async def test_other_options_need_a_stop_first(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    with pytest.raises(Conflict):
+        await agent.workspaces.start(StartWorkspace(name="alpha", image="own:1"))
+    await agent.workspaces.stop("alpha")
+    assert (await agent.workspaces.start(StartWorkspace(name="alpha", image="own:1"))).image == "own:1"
+
+
+async def test_ports_that_are_busy_are_passed_over(agent: Agent) -> None:
+    agent.machine.taken = {22001, 22002}
+    assert (await agent.workspaces.start(StartWorkspace(name="alpha"))).ports.ssh == 22003
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        StartWorkspace(name="perry"),
+        StartWorkspace(name="a", clone="ext::x"),
+        StartWorkspace(name="a", branch="b"),
+    ],
+)
+async def test_bad_input_makes_nothing(agent: Agent, wanted: StartWorkspace) -> None:
+    with pytest.raises(InvalidInput):
+        await agent.workspaces.start(wanted)
+    assert await agent.workspaces.list() == []
+
+
+async def test_docker_away_is_one_sentence(agent: Agent) -> None:
+    agent.engine.go_down()
+    with pytest.raises(EngineUnavailable):
+        await agent.workspaces.start(StartWorkspace(name="alpha"))
+
+
+async def test_exec_needs_a_workspace_that_runs(agent: Agent) -> None:
+    with pytest.raises(NotFound):
+        await agent.workspaces.exec(ExecCommand(name="alpha", command=["true"]))
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert (await agent.workspaces.exec(ExecCommand(name="alpha", command=["true"]))).exit_code == 0
+    await agent.workspaces.stop("alpha")
+    with pytest.raises(NotReady):
+        await agent.workspaces.exec(ExecCommand(name="alpha", command=["true"]))
