@@ -271,7 +271,7 @@ class ImageBuilder(Protocol):
         no_cache: bool,
         line: Callable[[str], None],
     ) -> None:
-        """Build a tar with a Dockerfile. ``line`` hears what the build says. The error's message tells why it failed."""
+        """Build a tar with a Dockerfile. ``line`` hears what it says; the error's message tells why it failed."""
 
 
 # --- the tailnet -----------------------------------------------------------------------------------------------------
