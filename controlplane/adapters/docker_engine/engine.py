@@ -290,7 +290,9 @@ class DockerEngine:
             handle = self.docker.containers.container(container)
             shown = await handle.show()
             rest = ""
-            async for piece in handle.log(stdout=True, follow=True, since=_unix(shown["State"]["StartedAt"])):
+            # A container prints before Docker notes that it has started, so the end of its run before is the border.
+            since = _unix(shown["State"]["FinishedAt"])
+            async for piece in handle.log(stdout=True, follow=True, since=since):
                 *lines, rest = (rest + piece).split("\n")
                 for line in lines:
                     yield line

@@ -1,0 +1,252 @@
+"""One contract for Docker and for its fake. The real one needs an engine and the image ``perry/base``."""
+
+import secrets
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import anyio
+import pytest
+
+from controlplane.adapters.docker_engine import DockerEngine
+from controlplane.errors import EngineConflict, EngineError, EngineUnavailable, ImageMissing
+from controlplane.ports import ContainerSpec, Engine, EngineEvent, File, NetworkSpec, VolumeMount
+from tests.fakes.engine import FakeContainer, FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+IMAGE = "perry/base:latest"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Bench:
+    """An engine, and names that nothing else has."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.prefix = f"contract-{secrets.token_hex(3)}"
+        self.labels = {"perry.instance": self.prefix}
+
+    def container(self, name: str, script: str = "echo ready; exec sleep 300", **fields: object) -> ContainerSpec:
+        spec = {
+            "name": f"{self.prefix}-{name}",
+            "image": IMAGE,
+            "labels": {**self.labels, "perry.spec": "1"},
+            "command": ("sh", "-c", script),
+            "stop_seconds": 0,
+            **fields,
+        }
+        return ContainerSpec(**spec)  # type: ignore[arg-type]
+
+    def network(self, name: str, subnet: str) -> NetworkSpec:
+        number = secrets.token_hex(4)
+        return NetworkSpec(name=f"{self.prefix}-{name}", subnet=subnet, interface=f"ct-{number}", labels=self.labels)
+
+
+@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.engine)])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    engine: Engine
+    if request.param == "fake":
+        fake = FakeEngine([IMAGE])
+        fake.on_start = _ready
+        engine = fake
+    else:
+        engine = DockerEngine()
+    it = Bench(engine)
+    try:
+        yield it
+    finally:
+        for container in await engine.containers(it.labels):
+            await engine.remove_container(container.id)
+        for network in await engine.networks(it.labels):
+            await engine.remove_network(network.name)
+        for volume in await engine.volumes(it.labels):
+            await engine.remove_volume(volume.name)
+        await engine.close()
+
+
+def _ready(container: FakeContainer) -> None:
+    container.say("ready")
+
+
+async def test_a_container_lives(bench: Bench) -> None:
+    spec = bench.container("a")
+    identity = await bench.engine.ensure_container(spec)
+    created = await bench.engine.inspect(spec.name)
+    assert created is not None and not created.running and created.status == "created" and created.started is None
+    await bench.engine.start(spec.name)
+    await bench.engine.start(spec.name)
+    running = await bench.engine.inspect(spec.name)
+    assert running is not None and running.running and running.id == identity
+    assert isinstance(running.started, datetime)
+    await bench.engine.stop(spec.name, 0)
+    await bench.engine.stop(spec.name, 0)
+    stopped = await bench.engine.inspect(spec.name)
+    assert stopped is not None and not stopped.running and stopped.status == "exited"
+    await bench.engine.remove_container(spec.name)
+    await bench.engine.remove_container(spec.name)
+    assert await bench.engine.inspect(spec.name) is None
+
+
+async def test_verbs_on_what_is_missing(bench: Bench) -> None:
+    await bench.engine.stop("contract-none")
+    await bench.engine.remove_container("contract-none")
+    await bench.engine.remove_network("contract-none")
+    await bench.engine.remove_volume("contract-none")
+    assert await bench.engine.inspect("contract-none") is None
+    assert await bench.engine.logs("contract-none", tail=1) == []
+    with pytest.raises(EngineError):
+        await bench.engine.start("contract-none")
+
+
+async def test_an_equal_spec_keeps_the_container_and_another_replaces_it(bench: Bench) -> None:
+    first = await bench.engine.ensure_container(bench.container("a"))
+    assert await bench.engine.ensure_container(bench.container("a")) == first
+    labels = {**bench.labels, "perry.spec": "2"}
+    assert await bench.engine.ensure_container(bench.container("a", labels=labels)) != first
+
+
+async def test_a_container_of_somebody_else_is_left_alone(bench: Bench) -> None:
+    theirs = await bench.engine.ensure_container(bench.container("a"))
+    with pytest.raises(EngineConflict):
+        await bench.engine.ensure_container(
+            bench.container("a", labels={"perry.instance": "another", "perry.spec": "2"})
+        )
+    present = await bench.engine.inspect(theirs)
+    assert present is not None
+
+
+async def test_a_missing_image_has_its_own_error(bench: Bench) -> None:
+    assert await bench.engine.image_id("contract/none:1") is None
+    assert await bench.engine.image_id(IMAGE) is not None
+    with pytest.raises(ImageMissing):
+        await bench.engine.ensure_container(bench.container("a", image="contract/none:1"))
+
+
+async def test_networks_never_overlap(bench: Bench) -> None:
+    spec = bench.network("n", "10.112.0.0/28")
+    await bench.engine.ensure_network(spec)
+    await bench.engine.ensure_network(spec)
+    (found,) = await bench.engine.networks(bench.labels)
+    assert (found.name, found.subnet) == (spec.name, spec.subnet)
+    assert spec.subnet in await bench.engine.subnets_in_use()
+    with pytest.raises(EngineConflict):
+        await bench.engine.ensure_network(bench.network("m", "10.112.0.0/24"))
+
+
+async def test_a_namespace_is_shared_with_a_container_that_runs(bench: Bench) -> None:
+    owner = bench.container("owner")
+    joined = bench.container("joined", network_of=owner.name)
+    identity = await bench.engine.ensure_container(owner)
+    await bench.engine.ensure_container(joined)
+    with pytest.raises(EngineError):
+        await bench.engine.start(joined.name)
+    await bench.engine.start(owner.name)
+    await bench.engine.start(joined.name)
+    found = await bench.engine.inspect(joined.name)
+    assert found is not None and found.running and found.network_of == identity
+
+
+async def test_volumes_keep_their_labels_and_are_not_removed_in_use(bench: Bench) -> None:
+    volume = f"{bench.prefix}-v"
+    await bench.engine.ensure_volume(volume, bench.labels)
+    await bench.engine.ensure_volume(volume, bench.labels)
+    spec = bench.container("a", volumes=(VolumeMount(volume, "/data"),))
+    await bench.engine.ensure_container(spec)
+    assert [(found.name, found.labels) for found in await bench.engine.volumes(bench.labels)] == [
+        (volume, bench.labels)
+    ]
+    with pytest.raises(EngineConflict):
+        await bench.engine.remove_volume(volume)
+    await bench.engine.put_files(spec.name, [File(path="/data/key", content=b"x", mode=0o600)])
+    await bench.engine.remove_container(spec.name)
+    await bench.engine.remove_volume(volume)
+    assert await bench.engine.volumes(bench.labels) == []
+
+
+async def test_output_is_followed_from_the_latest_start_to_the_end(bench: Bench) -> None:
+    spec = bench.container("a")
+    await bench.engine.ensure_container(spec)
+    for _ in range(2):
+        await bench.engine.start(spec.name)
+        lines: list[str] = []
+        with anyio.fail_after(10):
+            async for line in bench.engine.follow_stdout(spec.name):
+                lines.append(line)
+                if line == "ready":
+                    await bench.engine.stop(spec.name, 0)
+        assert lines == ["ready"]
+
+
+async def test_events_tell_what_happens_to_ours(bench: Bench) -> None:
+    heard: list[EngineEvent] = []
+    listening, over = anyio.Event(), anyio.Event()
+
+    async def listen() -> None:
+        listening.set()
+        async for event in bench.engine.events(bench.labels):
+            heard.append(event)  # noqa: PERF401 - it never ends
+            if event.action == "destroy":
+                over.set()
+
+    spec = bench.container("a")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        await listening.wait()
+        await anyio.sleep(0.2)
+        await bench.engine.ensure_container(spec)
+        await bench.engine.start(spec.name)
+        await bench.engine.stop(spec.name, 0)
+        await bench.engine.remove_container(spec.name)
+        with anyio.fail_after(10):
+            await over.wait()
+        tasks.cancel_scope.cancel()
+    telling = [event.action for event in heard if event.action in ("start", "die", "destroy")]
+    assert telling == ["start", "die", "destroy"]
+    assert {event.name for event in heard} == {spec.name}
+    assert {event.labels["perry.instance"] for event in heard} == {bench.prefix}
+
+
+async def test_an_engine_that_is_away_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+    nowhere = DockerEngine(f"unix://{tmp_path_factory.mktemp('none')}/docker.sock")
+    fake = FakeEngine()
+    fake.go_down()
+    for engine in (nowhere, fake):
+        with pytest.raises(EngineUnavailable):
+            await engine.info()
+        with pytest.raises(EngineUnavailable):
+            await engine.containers({})
+        await engine.close()
+
+
+async def test_commands_run_with_input_output_and_exit_code() -> None:
+    """Docker alone: the fake runs nothing."""
+    engine = DockerEngine()
+    bench = Bench(engine)
+    spec = bench.container("a")
+
+    async def given() -> AsyncIterator[bytes]:
+        yield b"some "
+        yield b"input"
+
+    try:
+        await engine.ensure_container(spec)
+        await engine.start(spec.name)
+        output = await engine.exec(spec.name, ["sh", "-c", "cat; echo no >&2; exit 3"], stdin=given())
+        assert (output.exit_code, output.stdout, output.stderr, output.truncated) == (3, b"some input", b"no\n", False)
+        cut = await engine.exec(spec.name, ["head", "-c", "5000", "/dev/zero"], limit=100)
+        assert len(cut.stdout) == 100 and cut.truncated
+        literal = "$(id); `id` 'x' \"y\""
+        assert (await engine.exec(spec.name, ["printf", "%s", literal])).stdout.decode() == literal
+        once = await engine.run_once(bench.container("once", "echo out; echo err >&2; exit 4"))
+        assert (once.exit_code, once.stdout, once.stderr) == (4, b"out\n", b"err\n")
+        assert await engine.inspect(f"{bench.prefix}-once") is None
+        entries = await engine.logs(spec.name, tail=10)
+        assert [entry.text for entry in entries] == ["ready"]
+        assert await engine.logs(spec.name, tail=10, since=entries[-1].at) == []
+    finally:
+        await engine.remove_container(spec.name)
+        await engine.close()
