@@ -188,7 +188,7 @@ async def test_events_tell_what_happens_to_ours(bench: Bench) -> None:
     async def listen() -> None:
         listening.set()
         async for event in bench.engine.events(bench.labels):
-            heard.append(event)  # noqa: PERF401 - it never ends
+            heard.append(event)
             if event.action == "destroy":
                 over.set()
 
