@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"tailscale.com/net/proxymux"
+	"tailscale.com/net/socks5"
+	"tailscale.com/types/nettype"
+	"tailscale.com/wgengine/netstack"
+)
+
+const (
+	// proxyAddress is the way out without TUN: ALL_PROXY=socks5h://127.0.0.1:1055, or HTTP CONNECT at the same port
+	// (the port that tailscaled's documentation uses).
+	proxyAddress   = "127.0.0.1:1055"
+	dialTimeout    = 10 * time.Second
+	udpIdleTimeout = 2 * time.Minute
+)
+
+// forwardWithoutTUN makes the workspace reachable where there is no TUN device. Every port is forwarded to the pod's
+// own address on the bridge, never to loopback: the wake door and local databases listen there and trust it. Source
+// addresses are lost, so that no tailnet identity opens ssh; the worker's port, whose trust is in the address, is not
+// forwarded.
+func forwardWithoutTUN(node *Node, s Settings, log *slog.Logger) (func(), error) {
+	own, err := bridgeAddresses()
+	if err != nil {
+		return nil, err
+	}
+	target := func(dst netip.AddrPort) (netip.AddrPort, bool) {
+		return forwardTarget(own, dst, s.WorkerPort)
+	}
+	unregister := node.server.RegisterFallbackTCPHandler(func(_, dst netip.AddrPort) (func(net.Conn), bool) {
+		to, ok := target(dst)
+		if !ok {
+			return nil, true // refused
+		}
+		return func(conn net.Conn) { forwardTCP(conn, to) }, true
+	})
+	// tsnet has a fallback for TCP alone. This field is what it sets itself.
+	if stack, ok := node.server.Sys().Netstack.Get().(*netstack.Impl); ok {
+		earlier := stack.GetUDPHandlerForFlow
+		stack.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
+			if handler, intercept := earlier(src, dst); intercept && handler != nil {
+				return handler, intercept
+			}
+			to, ok := target(dst)
+			if !ok {
+				return nil, true
+			}
+			return func(conn nettype.ConnPacketConn) { forwardUDP(conn, to) }, true
+		}
+	} else {
+		log.Warn("UDP ports are not forwarded; this build's netstack is another one")
+	}
+	stopProxy, err := serveProxy(proxyAddress, node.server.Dial, log)
+	if err != nil {
+		unregister()
+		return nil, err
+	}
+	return func() {
+		stopProxy()
+		unregister()
+	}, nil
+}
+
+// forwardTarget is where a flow to one of our tailnet addresses goes; false where it is refused.
+func forwardTarget(own []netip.Addr, dst netip.AddrPort, workerPort uint16) (netip.AddrPort, bool) {
+	if dst.Port() == workerPort {
+		return netip.AddrPort{}, false
+	}
+	for _, addr := range own {
+		if addr.Is4() == dst.Addr().Is4() {
+			return netip.AddrPortFrom(addr, dst.Port()), true
+		}
+	}
+	for _, addr := range own {
+		return netip.AddrPortFrom(addr, dst.Port()), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// bridgeAddresses are the pod's own addresses on its bridge.
+func bridgeAddresses() ([]netip.Addr, error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Addr
+	for _, one := range interfaces {
+		if len(one.Name) < len(bridgePrefix) || one.Name[:len(bridgePrefix)] != bridgePrefix {
+			continue
+		}
+		addrs, err := one.Addrs()
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range addrs {
+			prefix, err := netip.ParsePrefix(text.String())
+			if err == nil && prefix.Addr().IsGlobalUnicast() {
+				found = append(found, prefix.Addr().Unmap())
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil, errors.New("The pod has no address on a bridge; restart the workspace, so that Docker gives it one.")
+	}
+	return found, nil
+}
+
+func forwardTCP(from net.Conn, to netip.AddrPort) {
+	defer from.Close()
+	there, err := net.DialTimeout("tcp", to.String(), dialTimeout)
+	if err != nil {
+		return
+	}
+	defer there.Close()
+	splice(from, there)
+}
+
+// splice copies both ways until both are done, passing on that one side has said all it has to say.
+func splice(a, b net.Conn) {
+	var both sync.WaitGroup
+	oneWay := func(to, from net.Conn) {
+		_, _ = io.Copy(to, from)
+		if half, ok := to.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		} else {
+			to.Close()
+		}
+	}
+	both.Go(func() { oneWay(a, b) })
+	both.Go(func() { oneWay(b, a) })
+	both.Wait()
+}
+
+func forwardUDP(from net.Conn, to netip.AddrPort) {
+	defer from.Close()
+	there, err := net.Dial("udp", to.String())
+	if err != nil {
+		return
+	}
+	defer there.Close()
+	oneWay := func(to, from net.Conn) {
+		defer to.Close()
+		defer from.Close()
+		buffer := make([]byte, 64<<10)
+		for {
+			_ = from.SetReadDeadline(time.Now().Add(udpIdleTimeout))
+			n, err := from.Read(buffer)
+			if err != nil {
+				return
+			}
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+	var both sync.WaitGroup
+	both.Go(func() { oneWay(there, from) })
+	both.Go(func() { oneWay(from, there) })
+	both.Wait()
+}
+
+// serveProxy serves SOCKS5 and HTTP CONNECT on one port until the returned function is called.
+func serveProxy(address string, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger) (func(), error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, errors.New("The way out to the tailnet cannot listen on " + address + "; end what listens there.")
+	}
+	socks, plain := proxymux.SplitSOCKSAndHTTP(listener)
+	debugf := func(format string, args ...any) { log.Debug("proxy", "said", format) }
+	go func() { _ = (&socks5.Server{Logf: debugf, Dialer: dial}).Serve(socks) }()
+	server := &http.Server{Handler: connectProxy(dial), ReadHeaderTimeout: dialTimeout}
+	go func() { _ = server.Serve(plain) }()
+	return func() {
+		server.Close()
+		socks.Close()
+		listener.Close()
+	}, nil
+}
+
+func connectProxy(dial func(ctx context.Context, network, address string) (net.Conn, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			http.Error(w, "This proxy knows CONNECT alone; use it as socks5h:// instead.", http.StatusMethodNotAllowed)
+			return
+		}
+		there, err := dial(r.Context(), "tcp", r.Host)
+		if err != nil {
+			http.Error(w, "The tailnet did not connect to "+r.Host+".", http.StatusBadGateway)
+			return
+		}
+		defer there.Close()
+		here, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer here.Close()
+		if _, err := io.WriteString(here, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+			return
+		}
+		if n := buffered.Reader.Buffered(); n > 0 {
+			if _, err := io.CopyN(there, buffered.Reader, int64(n)); err != nil {
+				return
+			}
+		}
+		splice(here, there)
+	}
+}

@@ -1,0 +1,55 @@
+// Command perry-sidecar stands beside a workspace in its network namespace: it holds that namespace open (mode
+// sandbox), makes it a guarded node of the tailnet (mode workspace), and sets the few rules that the host needs for
+// this (mode host-rules).
+//
+// Where to look: settings (environment), workspace (the order of things in mode workspace), border (what may enter),
+// tun (the interface), node (joining and staying on the tailnet), dns (names), identity (who may ssh without a key),
+// forward (life without a TUN device), status (what the control plane reads), failure (sentences for people).
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const usage = `perry-sidecar <mode>
+
+  workspace    guard this network namespace and join the tailnet; settings are PERRY_* variables
+  sandbox      hold this network namespace open until a signal comes
+  host-rules   put the host's firewall rules in place (--remove takes them away again)
+`
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// run is the whole program. The exit status is 0 for a graceful end, 1 for a failure and 2 for wrong usage.
+func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	var err error
+	switch args[0] {
+	case "sandbox":
+		runSandbox()
+	case "workspace":
+		err = runWorkspace(ctx, getenv, stdout, stderr)
+	case "host-rules":
+		err = runHostRules(ctx, args[1:], getenv, stderr)
+	default:
+		fmt.Fprintf(stderr, "There is no mode %q.\n%s", args[0], usage)
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailscale/wireguard-go/tun"
+	"golang.org/x/net/dns/dnsmessage"
+	"tailscale.com/client/local"
+	"tailscale.com/ipn"
+	"tailscale.com/ipn/ipnstate"
+	"tailscale.com/tsnet"
+)
+
+const (
+	tickWhileJoining = 2 * time.Second
+	tickWhileRunning = 15 * time.Second
+	closeTimeout     = 1500 * time.Millisecond
+)
+
+// Node is this workspace's place on the tailnet. It keeps name, key and address over restarts of the process, because
+// they lie in the state folder; it joins anew when a key is given and the old place is gone, or when it is told to.
+type Node struct {
+	settings Settings
+	report   *Reporter
+	log      *slog.Logger
+	server   *tsnet.Server
+	client   *local.Client
+	tun      bool
+	zones    atomic.Pointer[[]string]
+
+	// Of the goroutine in Run alone:
+	keyInUse bool         // the coordinator was given a key that it has not answered yet
+	refusal  string       // why it said no for good; only a signal or a restart makes us ask again
+	trouble  string       // what it last said no to, while we go on asking
+	applied  []netip.Addr // the addresses that the interface has
+	unreach  string       // why the coordinator cannot be reached
+}
+
+// startNode starts to join and returns at once. With a nil device there is no TUN device: see forward.go.
+func startNode(s Settings, device tun.Device, report *Reporter, log *slog.Logger) (*Node, error) {
+	n := &Node{settings: s, report: report, log: log, tun: device != nil}
+	n.server = &tsnet.Server{
+		Dir:        s.nodeDir(),
+		Hostname:   s.Hostname,
+		ControlURL: s.ControlURL,
+		Port:       s.WireGuardPort,
+		Logf:       func(format string, args ...any) { log.Debug(oneLine(fmt.Sprintf(format, args...))) },
+		// The URL at which a person could log this node in by hand is nothing for us.
+		UserLogf: func(format string, args ...any) { log.Debug(oneLine(fmt.Sprintf(format, args...))) },
+	}
+	if device != nil {
+		n.server.Tun = device
+	}
+	key := n.key()
+	if !n.enrolled() {
+		// A node with a state of its own starts without the key: a wrong one would make it fail.
+		n.server.AuthKey, n.keyInUse = key, key != ""
+	}
+	if !n.enrolled() && key == "" {
+		report.Update(func(snap *Snapshot) { snap.State, snap.Error = stateNeedsKey, noKeySentence })
+	} else {
+		report.Update(func(snap *Snapshot) { snap.State = stateJoining })
+	}
+	if err := n.server.Start(); err != nil {
+		return nil, fmt.Errorf("The tailnet node could not be started: %w.", err)
+	}
+	client, err := n.server.LocalClient()
+	if err != nil {
+		return nil, fmt.Errorf("The tailnet node could not be started: %w.", err)
+	}
+	n.client = client
+	return n, nil
+}
+
+const noKeySentence = "This workspace has no place on the tailnet and no auth key; give it one (perry restart mints it)."
+
+// key is the auth key that waits in its file, or "".
+func (n *Node) key() string {
+	text, err := os.ReadFile(n.settings.keyFile())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		n.log.Warn("the auth key cannot be read", "error", err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (n *Node) enrolledFile() string { return filepath.Join(n.settings.StateDir, "enrolled") }
+
+func (n *Node) enrolled() bool {
+	_, err := os.Stat(n.enrolledFile())
+	return err == nil
+}
+
+// Run follows the tailnet until the context ends, and joins anew whenever reenrol says so.
+func (n *Node) Run(ctx context.Context, reenrol <-chan os.Signal) error {
+	notes := make(chan ipn.Notify)
+	go n.watch(ctx, notes)
+	ticker := time.NewTicker(tickWhileJoining)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-reenrol:
+			n.enrol(ctx)
+		case note := <-notes:
+			n.take(ctx, note)
+		case <-ticker.C:
+			n.unreach = ""
+			if n.report.Last().State != stateRunning && n.refusal == "" {
+				n.unreach = n.probe(ctx)
+			}
+		}
+		n.publish(ctx)
+		if n.report.Last().State == stateRunning {
+			ticker.Reset(tickWhileRunning)
+		} else {
+			ticker.Reset(tickWhileJoining)
+		}
+	}
+}
+
+// watch passes on what the backend says, and subscribes again where that ends.
+func (n *Node) watch(ctx context.Context, notes chan<- ipn.Notify) {
+	for ctx.Err() == nil {
+		watcher, err := n.client.WatchIPNBus(ctx, ipn.NotifyInitialState|ipn.NotifyInitialHealthState)
+		if err == nil {
+			for {
+				note, err := watcher.Next()
+				if err != nil {
+					break
+				}
+				select {
+				case notes <- note:
+				case <-ctx.Done():
+				}
+			}
+			watcher.Close()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// take reacts to what cannot be read from the status afterwards.
+func (n *Node) take(ctx context.Context, note ipn.Notify) {
+	if note.SelfChange != nil {
+		n.applied = nil
+	}
+	if note.ErrMessage == nil {
+		return
+	}
+	n.log.Warn("the coordinator refused", "said", oneLine(*note.ErrMessage))
+	sentence, permanent := explainRefusal(*note.ErrMessage)
+	if !permanent || !n.keyInUse {
+		n.trouble = sentence
+		return
+	}
+	n.refusal, n.keyInUse = sentence, false
+	// The backend would ask again and again.
+	if _, err := n.client.EditPrefs(ctx, &ipn.MaskedPrefs{WantRunningSet: true}); err != nil {
+		n.log.Warn("the node could not be paused", "error", err)
+	}
+}
+
+// enrol joins with the key in the file, in this process: same name, and the same address where the node still exists.
+func (n *Node) enrol(ctx context.Context) {
+	key := n.key()
+	if key == "" {
+		n.log.Warn("told to enrol again, but there is no auth key", "file", n.settings.keyFile())
+		return
+	}
+	prefs := ipn.NewPrefs()
+	prefs.Hostname = n.settings.Hostname
+	prefs.ControlURL = n.settings.ControlURL
+	prefs.WantRunning = true
+	n.refusal, n.trouble, n.keyInUse = "", "", true
+	// No StartLoginInteractive after this: it would use a one-off key twice.
+	if err := n.client.Start(ctx, ipn.Options{AuthKey: key, UpdatePrefs: prefs}); err != nil {
+		n.trouble = fmt.Sprintf("The tailnet node could not be enrolled again (%s); restart the workspace.", oneLine(err.Error()))
+	}
+}
+
+// publish brings interface, names and snapshot in line with the backend's status.
+func (n *Node) publish(ctx context.Context) {
+	status, err := n.client.StatusWithoutPeers(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			n.log.Warn("the node's status could not be read", "error", err)
+		}
+		return
+	}
+	state, sentence := n.judge(status)
+	if state == stateRunning {
+		if err := n.settle(status); err != nil {
+			state, sentence = stateFailed, fmt.Sprintf("The tailnet interface could not be set up (%s); restart the workspace.", oneLine(err.Error()))
+		}
+	} else if state == stateNeedsKey && !n.keyInUse && n.key() != "" {
+		n.enrol(ctx)
+		state, sentence = stateJoining, ""
+	}
+	n.report.Update(func(snap *Snapshot) {
+		snap.State, snap.Error, snap.TUN = state, sentence, n.tun
+		snap.Health = healthWithout(status.Health)
+		snap.Online = state == stateRunning && status.Self != nil && status.Self.Online
+		snap.IPs, snap.DNSName, snap.NodeID = nil, "", ""
+		if status.Self != nil && state == stateRunning {
+			snap.IPs = slices.Clone(status.TailscaleIPs)
+			snap.DNSName = strings.TrimSuffix(status.Self.DNSName, ".")
+			snap.NodeID = string(status.Self.ID)
+		}
+	})
+}
+
+// judge names the state and, where there is something to do or to wait for, says it.
+func (n *Node) judge(status *ipnstate.Status) (state, sentence string) {
+	switch {
+	case n.refusal != "":
+		return stateFailed, n.refusal
+	case status.BackendState == ipn.Running.String() && len(status.TailscaleIPs) > 0:
+		if status.Self == nil || !status.Self.Online {
+			return stateRunning, n.awaySentence("connections go on, and changes wait until it is back")
+		}
+		return stateRunning, ""
+	case status.BackendState == ipn.NeedsLogin.String() && status.AuthURL != "":
+		return stateNeedsKey, noKeySentence
+	case status.BackendState == ipn.NeedsLogin.String() && !n.keyInUse && !n.enrolled() && n.unreach == "":
+		return stateNeedsKey, noKeySentence
+	case status.BackendState == ipn.NeedsMachineAuth.String():
+		return stateFailed, "The coordinator wants this node approved; approve it there, or give keys that are pre-approved."
+	case n.unreach != "":
+		return stateOffline, n.awaySentence("it is tried on and on (" + n.unreach + ")")
+	default:
+		return stateJoining, n.trouble
+	}
+}
+
+func (n *Node) awaySentence(consequence string) string {
+	return fmt.Sprintf("The coordinator at %s does not answer; %s.", n.coordinator(), consequence)
+}
+
+func (n *Node) coordinator() string {
+	if n.settings.ControlURL == "" {
+		return ipn.DefaultControlURL
+	}
+	return n.settings.ControlURL
+}
+
+// settle does what joining means here: addresses on the interface, zones in the stub, no key left behind.
+func (n *Node) settle(status *ipnstate.Status) error {
+	if n.tun && !slices.Equal(n.applied, status.TailscaleIPs) {
+		if err := configureTUN(status.TailscaleIPs); err != nil {
+			return err
+		}
+		n.applied = slices.Clone(status.TailscaleIPs)
+	}
+	zones := reverseZones()
+	if status.CurrentTailnet != nil && status.CurrentTailnet.MagicDNSSuffix != "" {
+		zones = append(zones, strings.ToLower(strings.Trim(status.CurrentTailnet.MagicDNSSuffix, ".")))
+	}
+	n.zones.Store(&zones)
+	n.trouble = ""
+	if !status.Self.Online {
+		return nil // from the cached network map: the coordinator has not seen us yet
+	}
+	n.keyInUse = false
+	if !n.enrolled() {
+		if err := os.WriteFile(n.enrolledFile(), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(n.settings.keyFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		n.log.Warn("the used auth key could not be removed", "error", err)
+	}
+	return nil
+}
+
+// probe tells why the coordinator cannot be reached, or "". Any answer to its public /key is an answer.
+func (n *Node) probe(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.coordinator()+"/key?v=1", nil)
+	if err != nil {
+		return oneLine(err.Error())
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause
+		}
+		return oneLine(err.Error())
+	}
+	response.Body.Close()
+	return ""
+}
+
+// healthWithout leaves out complaints about what the sidecar does itself, in its own way.
+func healthWithout(texts []string) []string {
+	var kept []string
+	for _, text := range texts {
+		if strings.Contains(text, "log uploading") || strings.Contains(text, "logs") && strings.Contains(text, "disabled") {
+			continue
+		}
+		kept = append(kept, oneLine(text))
+	}
+	slices.Sort(kept)
+	return kept
+}
+
+// Zones implements [TailnetNames].
+func (n *Node) Zones() []string {
+	if zones := n.zones.Load(); zones != nil {
+		return *zones
+	}
+	return nil
+}
+
+// Query implements [TailnetNames]: what 100.100.100.100 would say, with TUN and without.
+func (n *Node) Query(ctx context.Context, name string, kind dnsmessage.Type) ([]byte, error) {
+	answer, _, err := n.client.QueryDNS(ctx, name, strings.TrimPrefix(kind.String(), "Type"))
+	return answer, err
+}
+
+// WhoIs implements [Identities].
+func (n *Node) WhoIs(ctx context.Context, addr netip.Addr) (Peer, error) {
+	who, err := n.client.WhoIs(ctx, netip.AddrPortFrom(addr, 0).String())
+	if err != nil {
+		return Peer{}, err
+	}
+	if who.Node == nil || who.UserProfile == nil {
+		return Peer{}, errors.New("no node")
+	}
+	return Peer{
+		Login:  who.UserProfile.LoginName,
+		Node:   strings.TrimSuffix(who.Node.Name, "."),
+		Tagged: who.Node.IsTagged(),
+	}, nil
+}
+
+// Close leaves the tailnet's connections, not its place there, and takes no longer than closeTimeout. Run has to be
+// over: an open watcher holds it up.
+func (n *Node) Close() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = n.server.Close()
+	}()
+	select {
+	case <-done:
+	case <-time.After(closeTimeout):
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/tailscale/wireguard-go/tun"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// runWorkspace is mode workspace: border, then names and the whois socket, then the tailnet. What fails before the
+// border stands ends the process, since the workspace may not start without it; a tailnet that cannot be joined does
+// not, since the workspace is of use without it.
+func runWorkspace(ctx context.Context, getenv func(string) string, stdout, stderr io.Writer) error {
+	s, err := readSettings(getenv)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: s.LogLevel}))
+	report := newReporter(stdout, Snapshot{State: stateStarting, Hostname: s.Hostname})
+	if err := guardedWorkspace(ctx, s, report, log); err != nil {
+		report.Update(func(snap *Snapshot) { snap.State, snap.Error = stateFailed, err.Error() })
+		return err
+	}
+	return nil
+}
+
+func guardedWorkspace(ctx context.Context, s Settings, report *Reporter, log *slog.Logger) error {
+	// From the first moment, since without a handler the signal ends the process.
+	reenrol := make(chan os.Signal, 1)
+	signal.Notify(reenrol, syscall.SIGHUP)
+	defer signal.Stop(reenrol)
+
+	lock, err := lockState(s.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	gateways, err := bridgeGateways()
+	if err != nil {
+		return err
+	}
+	border := Border{Gateways: gateways, WireGuardPort: s.WireGuardPort, WorkerPort: s.WorkerPort, SSHPort: s.SSHPort}
+	if err := border.Raise(); err != nil {
+		return err
+	}
+	names := &laterNames{}
+	stub, err := startDNSStub(stubAddress, names, log)
+	if err != nil {
+		return err
+	}
+	defer stub.Close()
+	report.Update(func(snap *Snapshot) { snap.Border = true })
+	if !s.Join {
+		report.Update(func(snap *Snapshot) { snap.State = stateDisabled })
+		<-ctx.Done()
+		return nil
+	}
+	return onTailnet(ctx, s, names, report, log, reenrol)
+}
+
+func onTailnet(ctx context.Context, s Settings, names *laterNames, report *Reporter, log *slog.Logger, reenrol <-chan os.Signal) error {
+	s.prepareEnvironment()
+	var device tun.Device
+	if s.TUN {
+		opened, err := openTUN()
+		if err != nil {
+			log.Warn("no TUN device; ports are forwarded instead, and every ssh takes a key", "error", err)
+		} else {
+			device = opened
+		}
+	}
+	node, err := startNode(s, device, report, log)
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	if device == nil {
+		stop, err := forwardWithoutTUN(node, s, log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	keeper := Doorkeeper{Owners: s.Owners, Refused: s.Refused, Names: node, Status: report.Last}
+	stop, err := serveWhois(s.RunDir, keeper, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	names.set(node)
+	go giveMemoryBack(ctx)
+	if err := node.Run(ctx, reenrol); err != nil {
+		return fmt.Errorf("The tailnet node ended: %w.", err)
+	}
+	return nil
+}
+
+// laterNames lets the stub answer before there is a tailnet to ask.
+type laterNames struct {
+	mu    sync.RWMutex
+	names TailnetNames
+}
+
+func (l *laterNames) set(names TailnetNames) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names = names
+}
+
+func (l *laterNames) Zones() []string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.names == nil {
+		return nil
+	}
+	return l.names.Zones()
+}
+
+func (l *laterNames) Query(ctx context.Context, name string, kind dnsmessage.Type) ([]byte, error) {
+	l.mu.RLock()
+	names := l.names
+	l.mu.RUnlock()
+	return names.Query(ctx, name, kind)
+}
