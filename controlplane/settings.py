@@ -5,10 +5,7 @@ A name on the file's path ``ssh.bind`` is ``PERRY_SSH_BIND`` in the environment.
 its keys that have no meaning here any more are accepted and listed as ignored.
 """
 
-import contextlib
 import json
-import os
-import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -16,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from controlplane.errors import SettingsError
+from protocol.folders import config_folder as config_folder
 
 GIB = 1024**3
 
@@ -116,17 +114,6 @@ class Loaded(msgspec.Struct, frozen=True):
 
 ORIGINAL_KEYS = frozenset({"credentials", "scripts", "agents", "allowHostAccess", "tailscale"})
 """Keys of the original's file whose features have not come here yet: they load, and are named as ignored."""
-
-
-def config_folder(environ: Mapping[str, str]) -> Path:
-    """``PERRY_CONFIG_DIR``, else ``~/.config/perry`` of the person who runs this (of ``$SUDO_USER`` under sudo)."""
-    if explicit := environ.get("PERRY_CONFIG_DIR"):
-        return Path(explicit).expanduser()
-    home = Path(environ.get("HOME") or "~").expanduser()
-    if os.geteuid() == 0 and (sudo_user := environ.get("SUDO_USER")):
-        with contextlib.suppress(KeyError):
-            home = Path(pwd.getpwnam(sudo_user).pw_dir)
-    return home / ".config" / "perry"
 
 
 def leaves(
