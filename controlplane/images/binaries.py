@@ -89,4 +89,4 @@ async def _run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], lin
         return f"{command[0]} cannot be run ({exc})"
     if status == 0:
         return None
-    return " / ".join([*last, pending][-3:]).strip(" /") or f"it ended with status {status} and no word"
+    return " / ".join([*last, pending.strip()][-3:]).removesuffix(" / ") or f"it ended with status {status} and no word"
