@@ -45,8 +45,8 @@ async def build_go(checkout: Path, binary: GoBinary, env: Mapping[str, str], lin
     # Under another name first: a program that is being copied into an image must not change meanwhile.
     fresh = target.with_name(f".{binary.name}.new")
     command = [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(fresh), binary.package]
-    if shutil.which("nice"):
-        command = ["nice", "-n", "10", *command]
+    if (nice := shutil.which("nice", path=env.get("PATH"))) is not None:
+        command = [nice, "-n", "10", *command]
     said = await _run(
         command, cwd=checkout / binary.module, env={**env, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}, line=line
     )
