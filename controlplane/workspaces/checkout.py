@@ -16,7 +16,7 @@ from controlplane.workspaces.spec import HOME
 from protocol.workspaces import UnsavedWork
 
 USER = "workspace"
-CLONES = f"{HOME}/.perry/clones"
+CLONES = f"{HOME}/.cache/perry/clones"
 CLONE_SECONDS = 3600
 LOOK_SECONDS = 20
 CHUNK = 1 << 20
