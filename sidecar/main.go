@@ -4,7 +4,7 @@
 //
 // Where to look: settings (environment), workspace (the order of things in mode workspace), border (what may enter),
 // tun (the interface), node (joining and staying on the tailnet), dns (names), identity (who may ssh without a key),
-// forward (life without a TUN device), status (what the control plane reads), failure (sentences for people).
+// forward (life without a TUN device), status (what the control plane reads), failure (sentences for people), pause (mode sandbox), hostrules (mode host-rules).
 package main
 
 import (
@@ -14,6 +14,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	// Mode sandbox ends there and never comes as far as main.
+	_ "perry/sidecar/pause"
 )
 
 const usage = `perry-sidecar <mode>
@@ -37,8 +40,6 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	defer stop()
 	var err error
 	switch args[0] {
-	case "sandbox":
-		runSandbox()
 	case "workspace":
 		err = runWorkspace(ctx, getenv, stdout, stderr)
 	case "host-rules":
