@@ -22,7 +22,7 @@ IMPORTED_ROOTFS = "perry/rootfs:trixie"
 
 
 class GoBinary(msgspec.Struct, frozen=True, kw_only=True):
-    """A program built on this machine and copied into an image as ``bin/<name>``.
+    """A program built on this machine and put beside the Dockerfile in the context.
 
     ``module`` is the folder of its Go module, from the checkout's root. ``own_source`` is whether the module's own
     files make it; where not, it is a dependency's program, and go.mod and go.sum say all.

@@ -62,14 +62,14 @@ def source(checkout: Path, plan: ImagePlan, certificates: Mapping[str, bytes], b
 
 
 def pack(files: Iterable[SourceFile], binaries: Mapping[str, Path]) -> bytes:
-    """A context as an uncompressed tar. Equal inputs give equal bytes, so Docker's cache sees what is the same."""
+    """A context as an uncompressed tar, binaries at its root. Equal inputs give equal bytes, so Docker's cache sees what is the same."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in sorted(files, key=lambda file: file.path):
             _add(archive, file.path, io.BytesIO(file.content), len(file.content), file.executable)
         for name, path in sorted(binaries.items()):
             with path.open("rb") as program:
-                _add(archive, f"bin/{name}", program, path.stat().st_size, True)
+                _add(archive, name, program, path.stat().st_size, True)
     return buffer.getvalue()
 
 

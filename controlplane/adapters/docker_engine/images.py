@@ -135,7 +135,8 @@ def _failed(tag: str, said: list[str], message: str) -> EngineError:
         if words:
             return EngineError(f"{tag} was not built, since {meaning}. It said: {_plain(words[0])}")
     evidence = [text for text in said if not text.startswith(("Step ", "--->", "Removing intermediate"))]
-    return EngineError(f"{tag} was not built: {_plain(message)}. Its last words: {_plain(' / '.join(evidence[-3:]))}")
+    last_words = f" Its last words: {_plain(' / '.join(evidence[-3:]))}" if evidence else ""
+    return EngineError(f"{tag} was not built: {_plain(message)}.{last_words}")
 
 
 def _plain(text: str) -> str:

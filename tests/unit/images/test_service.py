@@ -119,8 +119,8 @@ async def test_contexts_hold_certificates_versions_and_binaries(case: Case) -> N
     builds = {build.tag: build for build in case.images.builds}
     assert builds["perry/base:latest"].files["certificates/company.crt"] == CERTIFICATES["company.crt"]
     assert builds["perry/workspace-base:latest"].args["NODE_VERSION"] == "24"
-    assert builds["perry/sidecar:latest"].files["bin/perry-sidecar"] == b"program .\n"
-    assert builds["perry/device:latest"].files["bin/tailscaled"] == b"program tailscale.com/cmd/tailscaled\n"
+    assert builds["perry/sidecar:latest"].files["perry-sidecar"] == b"program .\n"
+    assert builds["perry/device:latest"].files["tailscaled"] == b"program tailscale.com/cmd/tailscaled\n"
     assert all(build.labels[SOURCE_LABEL] for build in case.images.builds)
 
 
