@@ -1,0 +1,181 @@
+"""Runs the comparisons that are named, or all."""
+
+import concurrent.futures
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tests.bench import floors
+from tests.bench.measure import Figure, figure, line, take_turns
+from tests.e2e.system import Device, System, docker, eventually, running
+
+ROUNDS = 5
+TEN = 10
+IPERF_SECONDS = 8
+
+
+class Bench:
+    """A running system with a stock device of the owner."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.node = floors.build_bare_node()
+        self.device = system.device("bench")
+        self.device.join_as_owner()
+        self._names = (f"bench{number}" for number in itertools.count())
+
+    def start_and_ssh(self, name: str) -> None:
+        """``perry start`` as a person types it, until a first command over the tailnet is through."""
+        self.system.perry("start", name)
+        ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5"
+        loop = f"until {ssh} workspace@{name} true 2>/dev/null; do sleep 0.05; done"
+        self.device.run("timeout", "60", "sh", "-c", loop)
+
+    def delete(self, name: str) -> None:
+        self.system.call("workspaces.delete", {"name": name, "force": True})
+
+    def one(self) -> float:
+        name = next(self._names)
+        began = time.monotonic()
+        self.start_and_ssh(name)
+        took = time.monotonic() - began
+        self.delete(name)
+        return took
+
+    def ten(self) -> float:
+        names = [next(self._names) for _ in range(TEN)]
+        began = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(TEN) as pool:
+            list(pool.map(self.start_and_ssh, names))
+        took = time.monotonic() - began
+        for name in names:
+            self.delete(name)
+        return took
+
+    def floor(self) -> float:
+        joining = self.system.call("tailnet.join")
+        return floors.two_containers_and_a_node(self.system, self.node, joining["key"], joining["controlUrl"])
+
+    def floor_ten(self) -> float:
+        joinings = [self.system.call("tailnet.join") for _ in range(TEN)]
+        began = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(TEN) as pool:
+            runs = [
+                pool.submit(floors.two_containers_and_a_node, self.system, self.node, j["key"], j["controlUrl"])
+                for j in joinings
+            ]
+            concurrent.futures.wait(runs)
+        for run in runs:
+            run.result()
+        return time.monotonic() - began
+
+
+def start(bench: Bench) -> list[Figure]:
+    ours, theirs = take_turns(bench.one, bench.floor, ROUNDS)
+    return [figure("perry start → first ssh", "s", ours, theirs, most=1.15)]
+
+
+def ten(bench: Bench) -> list[Figure]:
+    ours, theirs = take_turns(bench.ten, bench.floor_ten, 2)
+    return [figure("10 starts at once, all answering", "s", ours, theirs, most=1.25)]
+
+
+def traffic(bench: Bench) -> list[Figure]:
+    """Throughput, and memory idle and under load: the sidecar beside a stock tailscaled."""
+    system = bench.system
+    system.start_workspace("sink")
+    other = system.device("other")
+    other.join_as_owner()
+    server = f"{system.instance}-iperf"
+    docker("run", "-d", "--name", server, "--label", f"perry.instance={system.instance}",
+           "--network", f"container:{system.container('sink', '.net')}", "--entrypoint", "iperf3",
+           "perry/device:latest", "-s")  # fmt: skip
+    docker("exec", "-d", other.container, "iperf3", "-s")
+    time.sleep(5)
+    idle = ([memory(system.container("sink", ".tailnet"))], [memory(other.container)])
+    loaded: tuple[list[float], list[float]] = ([], [])
+
+    def through(target: str, container: str, peaks: list[float]) -> Callable[[], float]:
+        def run() -> float:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                running_ = pool.submit(iperf, bench.device, target)
+                highest = 0.0
+                while not running_.done():
+                    highest = max(highest, memory(container))
+                peaks.append(highest)
+                return running_.result()
+
+        return run
+
+    eventually(lambda: bench.device.run("ping", "-c1", "-W2", "sink", check=False)[0] == 0, "sink answers")
+    eventually(lambda: bench.device.run("ping", "-c1", "-W2", "other", check=False)[0] == 0, "other answers")
+    ours, theirs = take_turns(
+        through("sink", system.container("sink", ".tailnet"), loaded[0]),
+        through("other", other.container, loaded[1]),
+        3,
+    )
+    return [
+        figure("throughput into a workspace", "Gbit/s", ours, theirs, least=1.0),
+        figure("sidecar's memory, idle", "MiB", *idle, most=0.6),
+        figure("sidecar's memory, under load", "MiB", *loaded, most=1.0),
+    ]
+
+
+def iperf(device: Device, target: str) -> float:
+    _, output = device.run("iperf3", "-c", target, "-t", str(IPERF_SECONDS), "-J")
+    received: float = msgspec.json.decode(output)["end"]["sum_received"]["bits_per_second"]
+    return received / 1e9
+
+
+def memory(container: str) -> float:
+    """MiB as ``docker stats`` counts: without the file pages that could be dropped."""
+    shown = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container).split()[0]
+    for unit, factor in (("GiB", 1024.0), ("MiB", 1.0), ("KiB", 1 / 1024), ("B", 1 / 1024**2)):
+        if shown.endswith(unit):
+            return float(shown.removesuffix(unit)) * factor
+    raise ValueError(shown)
+
+
+def cli(bench: Bench) -> list[Figure]:
+    def list_workspaces() -> float:
+        began = time.monotonic()
+        bench.system.perry("list")
+        return time.monotonic() - began
+
+    def import_two() -> float:
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import click, httpx"], check=True)
+        return time.monotonic() - began
+
+    ours, theirs = take_turns(list_workspaces, import_two, 15)
+    return [figure("perry list, wall time", "s", ours, theirs, most=1.5)]
+
+
+COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {"cli": cli, "start": start, "traffic": traffic, "ten": ten}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(COMPARISONS)
+    if unknown := [name for name in names if name not in COMPARISONS]:
+        sys.stderr.write(f"There is no comparison {unknown[0]!r}; there are {', '.join(COMPARISONS)}.\n")
+        return 2
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for system in running(Path(folder)):
+            bench = Bench(system)
+            for name in names:
+                figures += COMPARISONS[name](bench)
+    for each in figures:
+        sys.stderr.write(line(each) + "\n")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The floors: what the same work costs with nothing of Perry around it."""
+
+import concurrent.futures
+import os
+import secrets
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from tests.e2e.system import CHECKOUT, System, docker
+
+SIDECAR = "perry/sidecar:latest"
+WORKSPACE = "perry/workspace-base:latest"
+
+
+def build_bare_node() -> Path:
+    """The program that joins with tsnet and does nothing else."""
+    target = CHECKOUT / ".build" / "bin" / "benchnode"
+    command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(target), "./benchnode"]
+    subprocess.run(command, cwd=CHECKOUT / "sidecar", check=True, env={**os.environ, "CGO_ENABLED": "0"})
+    return target
+
+
+def two_containers_and_a_node(system: System, node: Path, key: str, control_url: str) -> float:
+    """Seconds for two container starts, and a bare node joining beside them."""
+    name = f"{system.instance}-floor-{secrets.token_hex(3)}"
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        joining = pool.submit(_join, node, Path(folder), name, key, control_url)
+        label = f"perry.instance={system.instance}"
+        docker("run", "-d", "--label", label, "--name", f"{name}.net", SIDECAR, "sandbox")
+        docker("run", "-d", "--label", label, "--name", name, WORKSPACE)
+        joining.result()
+        took = time.monotonic() - began
+    docker("rm", "-f", name, f"{name}.net")
+    return took
+
+
+def _join(node: Path, folder: Path, name: str, key: str, control_url: str) -> None:
+    subprocess.run(
+        [str(node), str(folder), name, control_url],
+        input=key.encode(),
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "TS_DEBUG_USE_DERP_HTTP": "1", "TS_NO_LOGS_NO_SUPPORT": "true"},
+    )

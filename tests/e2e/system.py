@@ -1,0 +1,243 @@
+"""A whole system of its own for a test: a control plane in a process, its Docker objects, and stock tailnet devices.
+
+Everything has an instance name that nothing else has, and is removed by its labels at the end.
+"""
+
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from protocol.workspaces import StartWorkspace, Workspace
+
+READY_SECONDS = 60
+CHECKOUT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A TCP port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def docker(*arguments: str, check: bool = True, stdin: bytes | None = None) -> str:
+    """The docker CLI's output."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, input=stdin, timeout=120)
+    if check and done.returncode != 0:
+        raise AssertionError(f"docker {shlex.join(arguments)}: {done.stderr.decode(errors='replace')}")
+    return done.stdout.decode(errors="replace").strip()
+
+
+def eventually(look: Callable[[], Any], what: str, *, seconds: float = 30) -> Any:
+    """The first true result of ``look``; AssertionError with what was waited for when the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        if result := look():
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.1)
+
+
+class System:
+    """A control plane on this machine's Docker, spoken to as any client would."""
+
+    def __init__(self, folder: Path, *, tailnet: str = "embedded") -> None:
+        self.folder = folder
+        self.instance = f"t{secrets.token_hex(3)}"
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            "PERRY_CONFIG_DIR": str(folder),
+            "PERRY_INSTANCE": self.instance,
+            "PERRY_WORKSPACE_PREFIX": f"{self.instance}-",
+            "PERRY_PORT": str(self.port),
+            "PERRY_TAILNET_PROVIDER": tailnet,
+            "PERRY_TAILNET_PORT": str(free_port()),
+            "PERRY_NETWORK_POOL": f"10.{secrets.randbelow(80) + 120}.0.0/20",
+            "PERRY_SSH_FIRST_PORT": str(30000 + secrets.randbelow(20000)),
+        }
+        self.devices: list[Device] = []
+
+    # --- the process
+
+    def start(self, *module: str) -> None:
+        """Start the control plane and wait until it is ready. ``module`` stands in for ``controlplane run``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = (self.folder / "agent.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *(module or ("controlplane", "run"))],
+            cwd=CHECKOUT,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        eventually(self.ready, f"the control plane is ready ({self.log()[-2000:]})", seconds=READY_SECONDS)
+
+    def ready(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise AssertionError(f"the control plane ended with {self.process.returncode}: {self.log()[-3000:]}")
+        try:
+            return httpx.get(f"{self.url}/ready", headers=self.headers, timeout=5).status_code == 200
+        except (httpx.HTTPError, FileNotFoundError):
+            return False
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End the process and wait for its end."""
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.send_signal(how)
+            self.process.wait(timeout=30)
+            self.process = None
+
+    def log(self) -> str:
+        file = self.folder / "agent.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    # --- the API
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {(self.folder / 'token').read_text().strip()}"}
+
+    def call(self, procedure: str, value: Mapping[str, Any] | None = None, *, seconds: float = 180) -> Any:
+        """A procedure's output; AssertionError with the server's words where it fails."""
+        answer = self.raw(procedure, value, seconds=seconds)
+        assert answer.status_code == 200, f"{procedure}: {answer.text}\n{self.log()[-3000:]}"
+        return answer.json()["json"]
+
+    def raw(self, procedure: str, value: Mapping[str, Any] | None = None, *, seconds: float = 180) -> httpx.Response:
+        url = f"{self.url}/rpc/{procedure.replace('.', '/')}"
+        return httpx.post(url, json={"json": value or {}}, headers=self.headers, timeout=seconds)
+
+    def start_workspace(self, name: str, **wanted: Any) -> Workspace:
+        wished = msgspec.to_builtins(StartWorkspace(name=name, **wanted))
+        return msgspec.convert(self.call("workspaces.start", wished), Workspace)
+
+    def workspace(self, name: str) -> Workspace:
+        return msgspec.convert(self.call("workspaces.get", {"name": name}), Workspace)
+
+    def inside(self, name: str, *command: str) -> str:
+        """Output of a command that succeeds in a workspace."""
+        result = self.call("workspaces.exec", {"name": name, "command": list(command)})
+        assert result["exitCode"] == 0, result
+        output: str = result["stdout"]
+        return output
+
+    # --- around it
+
+    def perry(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """The CLI, with this system as its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=options.pop("cwd", CHECKOUT),
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            **options,
+        )
+        assert not check or done.returncode == 0, f"perry {shlex.join(arguments)}: {done.stdout}{done.stderr}"
+        return done
+
+    def container(self, name: str, part: str = "") -> str:
+        return f"{self.instance}-{name}{part}"
+
+    def device(self, name: str) -> "Device":
+        """A stock tailnet client of the owner."""
+        device = Device(self, name)
+        self.devices.append(device)
+        return device
+
+    def objects(self) -> list[str]:
+        """Names of all containers, networks and volumes with this instance's label, but the coordinator's."""
+        label = f"label=perry.instance={self.instance}"
+        found = docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").splitlines()
+        found += docker("network", "ls", "--filter", label, "--format", "{{.Name}}").splitlines()
+        found += docker("volume", "ls", "--filter", label, "--format", "{{.Name}}").splitlines()
+        return sorted(name for name in found if name.startswith(f"{self.instance}-") and "coordinator" not in name)
+
+    def remove(self) -> None:
+        """End the process and remove everything with this instance's label."""
+        self.stop(signal.SIGKILL)
+        label = f"label=perry.instance={self.instance}"
+        for container in docker("ps", "-aq", "--filter", label).split():
+            docker("rm", "-f", "-v", container, check=False)
+        for network in docker("network", "ls", "-q", "--filter", label).split():
+            docker("network", "rm", network, check=False)
+        for volume in docker("volume", "ls", "-q", "--filter", label).split():
+            docker("volume", "rm", "-f", volume, check=False)
+
+
+class Device:
+    """A container with the stock tailscale client, in a namespace of its own."""
+
+    def __init__(self, system: System, name: str) -> None:
+        self.name = name
+        self.container = f"{system.instance}-device-{name}"
+        self._system = system
+
+    def join(self, key: str, control_url: str, *more: str) -> None:
+        """Start it and join. The key goes in by standard input, as ``perry tailnet join`` has people do it."""
+        docker(
+            "run", "-d", "--name", self.container, "--label", f"perry.instance={self._system.instance}",
+            "--hostname", self.name, "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun",
+            "-e", "TS_DEBUG_USE_DERP_HTTP=1", "perry/device:latest",
+        )  # fmt: skip
+        eventually(lambda: self.run("test", "-S", "/run/tailscale/tailscaled.sock", check=False)[0] == 0, "tailscaled")
+        code, output = self.run(
+            "tailscale", "up", "--login-server", control_url, "--auth-key", "file:/dev/stdin",
+            "--hostname", self.name, *more, stdin=key.encode(), check=False,
+        )  # fmt: skip
+        assert code == 0, output
+
+    def join_as_owner(self) -> None:
+        joining = self._system.call("tailnet.join")
+        self.join(joining["key"], joining["controlUrl"])
+
+    def run(self, *command: str, check: bool = True, stdin: bytes | None = None) -> tuple[int, str]:
+        """Exit code and all output of a command in the device."""
+        flags = ["-i"] if stdin is not None else []
+        done = subprocess.run(
+            ["docker", "exec", *flags, self.container, *command], capture_output=True, input=stdin, timeout=90
+        )
+        output = (done.stdout + done.stderr).decode(errors="replace")
+        assert not check or done.returncode == 0, f"{shlex.join(command)}: {done.returncode} {output}"
+        return done.returncode, output
+
+    def knows(self, workspace: Workspace) -> None:
+        """Fill known_hosts from what the control plane says, as a person would."""
+        lines = "".join(f"{workspace.name} {key}\n" for key in workspace.ssh_host_keys)
+        self.run("sh", "-c", "mkdir -p ~/.ssh && cat >> ~/.ssh/known_hosts", stdin=lines.encode())
+
+    def ssh(self, target: str, *command: str, check: bool = True) -> tuple[int, str]:
+        options = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10")
+        return self.run("ssh", *options, target, *command, check=check)
+
+
+def running(folder: Path, **options: Any) -> Iterator[System]:
+    """A system for a fixture: started, and removed at the end."""
+    system = System(folder, **options)
+    try:
+        system.start()
+        yield system
+    finally:
+        system.remove()

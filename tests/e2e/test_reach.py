@@ -1,0 +1,117 @@
+"""What reaches a workspace from a stock tailnet device, what a workspace reaches, and what is refused."""
+
+import pytest
+
+from protocol.workspaces import Workspace
+from tests.e2e.system import Device, System, docker, eventually
+
+pytestmark = pytest.mark.tailnet
+
+SERVER = "import http.server as h; h.ThreadingHTTPServer(('', 3000), h.SimpleHTTPRequestHandler).serve_forever()"
+ECHO = (
+    "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 3000))\n"
+    "while True: d, a = s.recvfrom(99); s.sendto(d.upper(), a)"
+)
+
+
+def serve(system: System, name: str, program: str) -> None:
+    docker("exec", "-d", "-u", "workspace", "-w", "/home/workspace", system.container(name), "python3", "-c", program)
+
+
+def test_ssh_by_short_name_with_no_key(laptop: Device) -> None:
+    code, output = laptop.ssh("workspace@alpha", "id -un; hostname")
+    assert code == 0 and output.split() == ["workspace", "alpha"]
+
+
+def test_scp_both_ways(laptop: Device) -> None:
+    laptop.run("sh", "-c", "echo precious > /tmp/up")
+    options = ("-q", "-o", "BatchMode=yes")
+    laptop.run("scp", *options, "/tmp/up", "workspace@alpha:there")
+    laptop.run("scp", *options, "workspace@alpha:there", "/tmp/down")
+    assert laptop.run("cat", "/tmp/down")[1] == "precious\n"
+
+
+def test_a_port_is_open_to_the_owner_by_tcp_and_udp(system: System, laptop: Device) -> None:
+    serve(system, "alpha", SERVER)
+    serve(system, "alpha", ECHO)
+    eventually(
+        lambda: laptop.run("curl", "-sf", "-m", "5", "http://alpha:3000/", check=False)[0] == 0, "http on port 3000"
+    )
+    _, output = laptop.run("sh", "-c", "echo hello | socat -t 3 - UDP4:alpha:3000")
+    assert output.strip() == "HELLO"
+
+
+def test_workspaces_reach_each_other_by_name_over_the_tailnet(system: System, laptop: Device, beta: Workspace) -> None:
+    serve(system, "beta", SERVER)
+    eventually(
+        lambda: "200" in system.inside("alpha", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}",
+                                       "-m", "5", "http://beta:3000/"),
+        "alpha reaches beta",
+    )  # fmt: skip
+    assert system.inside("alpha", "getent", "ahostsv4", "beta").split()[0] in beta.tailnet.ips
+
+
+def test_public_names_resolve_in_a_workspace(system: System) -> None:
+    system.inside("alpha", "sudo", "apt-get", "update", "-o", "Acquire::Retries=2")
+
+
+def test_ssh_between_workspaces_needs_a_key(system: System, beta: Workspace) -> None:
+    options = ["-o", "BatchMode=yes", "-o", "UserKnownHostsFile=/tmp/known", "-o", "StrictHostKeyChecking=yes"]
+    lines = "".join(f"beta {key}\n" for key in beta.ssh_host_keys)
+    system.inside("alpha", "sh", "-c", f"printf %s '{lines}' > /tmp/known")
+    refused = system.call("workspaces.exec", {"name": "alpha", "command": ["ssh", *options, "workspace@beta", "true"]})
+    assert refused["exitCode"] == 255 and "Permission denied" in refused["stderr"]
+    system.inside("alpha", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/home/workspace/.ssh/id_ed25519")
+    key = system.inside("alpha", "cat", "/home/workspace/.ssh/id_ed25519.pub").strip()
+    system.inside("beta", "sh", "-c", f"mkdir -p ~/.ssh && chmod 700 ~/.ssh && echo '{key}' >> ~/.ssh/authorized_keys")
+    system.inside("alpha", "ssh", *options, "workspace@beta", "true")
+
+
+def test_docker_inside_and_a_published_port_of_a_nested_container(system: System, laptop: Device) -> None:
+    eventually(
+        lambda: system.call("workspaces.exec", {"name": "alpha", "command": ["docker", "info"]})["exitCode"] == 0,
+        "dockerd inside",
+        seconds=60,
+    )
+    system.inside(
+        "alpha", "sh", "-c",
+        "mkdir -p /tmp/n && cp $(command -v busybox || echo /bin/true) /tmp/n/x 2>/dev/null; "
+        "tar -C / -c bin sbin lib lib64 usr/bin/python3 usr/bin/python3.13 usr/lib/python3 usr/lib/python3.13 "
+        "usr/lib/x86_64-linux-gnu/libc.so.6 usr/lib/x86_64-linux-gnu/libm.so.6 usr/lib/x86_64-linux-gnu/libz.so.1 "
+        "usr/lib/x86_64-linux-gnu/libexpat.so.1 usr/lib64 2>/dev/null | docker import - nested:1",
+    )  # fmt: skip
+    system.inside(
+        "alpha", "docker", "run", "-d", "--name", "nested", "-p", "5000:5000", "nested:1",
+        "/usr/bin/python3", "-c", SERVER.replace("3000", "5000"),
+    )  # fmt: skip
+    eventually(
+        lambda: laptop.run("curl", "-sf", "-m", "5", "-o", "/dev/null", "http://alpha:5000/", check=False)[0] == 0,
+        "the nested container's port",
+    )
+
+
+def test_root_is_refused(laptop: Device, alpha: Workspace) -> None:
+    code, output = laptop.ssh("root@alpha", "true", check=False)
+    assert code == 255 and "Permission denied" in output
+
+
+def test_a_tagged_device_is_refused(system: System, alpha: Workspace, beta: Workspace) -> None:
+    command = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "workspace@alpha", "true"]
+    result = system.call("workspaces.exec", {"name": "beta", "command": command})
+    assert result["exitCode"] == 255 and "Permission denied" in result["stderr"]
+
+
+def test_keyless_by_the_published_port_is_refused(system: System, alpha: Workspace) -> None:
+    ssh = f"ssh -p {alpha.ports.ssh} -o BatchMode=yes -o StrictHostKeyChecking=no workspace@127.0.0.1 true"
+    output = docker(
+        "run", "--rm", "--network", "host", "--entrypoint", "sh", "perry/device:latest", "-c", f"{ssh} 2>&1; echo $?"
+    )
+    assert "Permission denied (publickey" in output and output.endswith("255")
+
+
+def test_no_secret_shows_where_it_must_not(system: System, alpha: Workspace) -> None:
+    for part in ("", ".net", ".tailnet"):
+        shown = docker("inspect", system.container("alpha", part)) + docker("logs", system.container("alpha", part))
+        assert "hskey-" not in shown and (system.folder / "token").read_text().strip() not in shown
+    assert "hskey-" not in system.log()
+    assert docker("exec", system.container("alpha"), "sh", "-c", "ls /var/lib/perry 2>&1 || true").startswith("ls:")
