@@ -1,0 +1,204 @@
+"""Speaks to a control plane: its procedures over HTTP, uploads, and whether it answers at all.
+
+Built on ``http.client``, because importing it costs a tenth of what a larger HTTP library does, and every command pays
+that. Proxies from the environment are not used: a control plane is on this machine or on the tailnet.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from cli import config
+from cli.errors import CliError, Lost, NotAuthorised, NotReachable, NotReady, server_said
+from protocol.errors import WireError
+from protocol.version import API_VERSION, VERSION
+from protocol.wire import Wire
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 60.0
+"""For answers that need no long work. Starts, stops and deletions have no bound."""
+CHUNK: Final = 1 << 18
+ANSWER_LIMIT: Final = 64 << 20
+
+
+class Empty(Wire, frozen=True):
+    """The input of a procedure that takes none."""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    json: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Client:
+    """One control plane. Raises CliErrors only; each carries a sentence and an exit code."""
+
+    def __init__(self, target: config.Target | None = None) -> None:
+        self.target = target or config.target()
+
+    def call(
+        self,
+        procedure: str,
+        output: type[T],
+        wanted: Wire | None = None,
+        *,
+        seconds: float | None = READ_SECONDS,
+    ) -> T:
+        """Call ``group.name`` with an input struct. ``seconds`` None waits as long as it takes."""
+        body = b'{"json":' + msgspec.json.encode(wanted or Empty()) + b"}"
+        path = "/rpc/" + procedure.replace(".", "/")
+        status, answer = self._exchange("POST", path, body, {"Content-Type": "application/json"}, seconds)
+        return self._decoded(status, answer, output)
+
+    def get(self, path: str, *, seconds: float = CONNECT_SECONDS) -> tuple[int, bytes]:
+        """A plain GET without the token (``/health``, ``/ready``): status and body."""
+        return self._exchange("GET", path, None, {}, seconds, authorised=False)
+
+    def answers(self) -> bool:
+        """Whether a control plane is alive there."""
+        try:
+            return self.get("/health", seconds=2)[0] == 200
+        except NotReachable:
+            return False
+
+    def upload(self, upload_id: str, file: Path, progress: Callable[[int, int], None]) -> None:
+        """Send a file to ``/uploads/<id>``. ``progress`` is told how many bytes of how many are sent."""
+        total = file.stat().st_size
+        sent = 0
+        with file.open("rb") as source:
+
+            def chunks() -> Any:
+                nonlocal sent
+                while chunk := source.read(CHUNK):
+                    yield chunk
+                    sent += len(chunk)
+                    progress(sent, total)
+
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(total)}
+            status, answer = self._exchange("PUT", f"/uploads/{upload_id}", chunks(), headers, READ_SECONDS)
+        if status >= 300:
+            raise self._refusal(status, answer)
+
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        token = config.token(self.target)
+        return {"User-Agent": f"perry/{VERSION}"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+    def unreachable(self, reason: object = None) -> NotReachable:
+        """The sentence for a control plane that does not answer."""
+        if self.target.source == "default":
+            return NotReachable(
+                f"No Perry agent answers at {self.target.url}; start one with `perry agent run`, "
+                "or name another with PERRY_URL."
+            )
+        why = f" ({reason})" if reason else ""
+        return NotReachable(
+            f"No Perry agent answers at {self.target.url}{why}, which {self.target.source} names; "
+            "start it there with `perry agent run`, or name another."
+        )
+
+    # --- one exchange
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        headers: dict[str, str],
+        seconds: float | None,
+        *,
+        authorised: bool = True,
+    ) -> tuple[int, bytes]:
+        if authorised:
+            headers = self.headers() | headers
+        connection = self._connected()
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(seconds)
+            try:
+                connection.request(method, self.target.path + path, body, headers)
+            except (BrokenPipeError, ConnectionResetError):
+                # A server that refuses a body answers before it has read it all.
+                if method != "PUT":
+                    raise
+            response = connection.getresponse()
+            return response.status, response.read(ANSWER_LIMIT)
+        except TimeoutError as exc:
+            raise Lost(
+                f"The agent at {self.target.url} took longer than {seconds:g} s to answer; try again, "
+                "and look into `perry agent logs` on its machine."
+            ) from exc
+        except (OSError, http.client.HTTPException) as exc:
+            raise Lost(
+                f"The connection to the agent at {self.target.url} broke ({_reason(exc)}); "
+                "what was asked for may have happened: look with `perry list`."
+            ) from exc
+        finally:
+            connection.close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self.target.secure else http.client.HTTPConnection
+        connection = kind(self.target.host, self.target.port, timeout=CONNECT_SECONDS)
+        try:
+            connection.connect()
+        except ssl.SSLError as exc:
+            raise NotReachable(f"{self.target.url} has no certificate that is trusted here: {_reason(exc)}.") from exc
+        except OSError as exc:
+            raise self.unreachable(_reason(exc)) from exc
+        return connection
+
+    # --- what came back
+
+    def _decoded(self, status: int, answer: bytes, output: type[T]) -> T:
+        if status >= 300:
+            raise self._refusal(status, answer)
+        try:
+            return msgspec.json.decode(msgspec.json.decode(answer, type=_Answer).json, type=output)
+        except msgspec.DecodeError as exc:
+            raise self._not_understood(f"its answer cannot be read: {exc}") from exc
+
+    def _refusal(self, status: int, answer: bytes) -> CliError:
+        try:
+            error = msgspec.json.decode(msgspec.json.decode(answer, type=_Answer).json, type=WireError)
+        except msgspec.DecodeError:
+            return self._not_understood(f"it says HTTP {status}")
+        if status == 401 and config.token(self.target) is None:
+            return NotAuthorised(
+                f"The agent at {self.target.url} wants a token; `perry agent token` on its machine prints it, "
+                "give it in PERRY_TOKEN.",
+                code=error.code,
+            )
+        return server_said(error)
+
+    def _not_understood(self, why: str) -> CliError:
+        """For what is no control plane, or one of another age."""
+        try:
+            other = msgspec.json.decode(self.get("/health")[1], type=_Health)
+        except (msgspec.DecodeError, NotReachable):
+            return CliError(f"What answers at {self.target.url} is no Perry agent ({why}); check the address and port.")
+        if other.version is None or other.version == VERSION:
+            return CliError(f"The agent at {self.target.url} answered what this perry does not understand: {why}.")
+        return NotReady(
+            f"The agent at {self.target.url} is version {other.version} and this perry {VERSION} (API {API_VERSION}); "
+            f"they do not understand each other ({why}), so install the same version on both."
+        )
+
+
+class _Health(msgspec.Struct, frozen=True):
+    version: str | None = None
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, socket.gaierror):
+        return "its name does not resolve"
+    if isinstance(exc, TimeoutError):
+        return "it does not answer in time"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return str(exc) or type(exc).__name__

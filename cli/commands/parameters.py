@@ -1,0 +1,70 @@
+"""Arguments and options that several commands share, and how they are read."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from protocol.wire import RESERVED_NAMES, WORKSPACE_NAME_PATTERN
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?$", re.IGNORECASE)
+LEAST_MEMORY: Final = 64 * 1024**2
+
+
+class WorkspaceName(click.ParamType[str]):
+    """A workspace's name, refused before anything is sent. Completes those that there are."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not WORKSPACE_NAME_PATTERN.fullmatch(value):
+            self.fail(
+                f"{value!r} is no workspace name; use 1 to 63 of a-z, 0-9 and -, a letter first and no - last.",
+                param,
+                ctx,
+            )
+        if value in RESERVED_NAMES:
+            self.fail(f"{value!r} is reserved; choose another name.", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from cli.client import Client
+        from cli.errors import CliError
+        from protocol.workspaces import Workspace
+
+        try:
+            workspaces = Client().call("workspaces.list", list[Workspace], seconds=2)
+        except CliError:
+            return []
+        return [CompletionItem(each.name, help=each.status) for each in workspaces if each.name.startswith(incomplete)]
+
+
+class Memory(click.ParamType[int]):
+    """Bytes, with a unit where wanted: ``4g``, ``512m``, ``1.5GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no size; write 4g or 512m.", param, ctx)
+        count = int(float(match.group(1)) * UNITS[match.group(2).lower()])
+        if count < LEAST_MEMORY:
+            self.fail(f"{value!r} is less than a workspace can run in; give 64m at least.", param, ctx)
+        return count
+
+
+def workspace_name(function: F) -> F:
+    """The argument NAME."""
+    return click.argument("name", type=WorkspaceName())(function)
+
+
+def as_json(function: F) -> F:
+    """The option ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(function)

@@ -1,0 +1,153 @@
+"""``perry ssh``: hands over to the system's ssh, with the workspace's host keys known beforehand."""
+
+import os
+import re
+import shutil
+import socket
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from cli import output
+from cli.client import Client
+from cli.commands.parameters import workspace_name
+from cli.errors import CliError, NotReachable, NotReady
+from protocol.config import Config
+from protocol.folders import SSH_KEY
+from protocol.workspaces import TailnetState, Workspace, WorkspaceRef, WorkspaceStatus
+
+USER = "workspace"
+PROBE_SECONDS = 2.0
+HOST_KEY = re.compile(r"^(?:ssh|ecdsa|sk)-[a-zA-Z0-9@.-]+ [A-Za-z0-9+/=]+$")
+KNOWN_HOSTS = "ssh/workspaces"
+"""Folder below the configuration for one file of host keys per workspace."""
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@workspace_name
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str, command: tuple[str, ...]) -> NoReturn:
+    """Open a shell in a workspace, or run COMMAND there, by the ssh of this machine.
+
+    Options of ssh may stand between NAME and COMMAND, such as -L 3000:localhost:3000.
+
+    Goes over the tailnet where this device is on it; else, on the agent's machine, by the published port. The exit code
+    is ssh's. Programs that call ssh themselves find a workspace under its name: ssh workspace@NAME.
+    """
+    client = Client()
+    workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=name))
+    if workspace.status is WorkspaceStatus.STOPPED:
+        raise NotReady(f"{name} is stopped; `perry start {name}` starts it.")
+    if not workspace.ssh_host_keys:
+        raise NotReady(f"{name} has no ssh host key yet; `perry start {name}` shows how far it is.")
+    program = shutil.which("ssh")
+    if program is None:
+        raise CliError(f"There is no ssh client here; install openssh-client, or use `perry exec {name} -- …`.")
+    known_hosts = _write_known_hosts(client.target.folder, workspace)
+    options, host = _route(client, workspace)
+    # After "--", ssh takes all that follows the host as the command; else options may come first. Ours win.
+    ends = command[:1] == ("--",)
+    operands = ["--", host, *command[1:]] if ends else [host, *command]
+    try:
+        os.execv(program, ["ssh", *_common(name, known_hosts), *options, "-l", USER, *operands])
+    except OSError as exc:
+        raise CliError(f"{program} cannot be run ({exc.strerror}); use `perry exec {name} -- …`.") from exc
+
+
+def _common(name: str, known_hosts: Path) -> list[str]:
+    escaped = str(known_hosts).replace("%", "%%")
+    return [
+        "-o",
+        f'UserKnownHostsFile="{escaped}"',
+        "-o",
+        "GlobalKnownHostsFile=/dev/null",
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "-o",
+        "UpdateHostKeys=no",
+        "-o",
+        "CheckHostIP=no",
+        "-o",
+        f"HostKeyAlias={name}",
+    ]
+
+
+def _route(client: Client, workspace: Workspace) -> tuple[list[str], str]:
+    """Options and host: by the tailnet, else by the published port."""
+    if workspace.tailnet.status is not TailnetState.NONE and (host := on_tailnet(workspace)) is not None:
+        return [], host
+    target = client.target
+    key = target.folder / SSH_KEY
+    if target.local and os.access(key, os.R_OK):
+        options = ["-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(workspace.ports.ssh)]
+        return options, _published_at(client)
+    if target.local and key.exists():
+        raise NotReady(f"{key} cannot be read; run this as the person who runs the agent.")
+    why = f" ({workspace.tailnet.error})" if workspace.tailnet.error else ""
+    raise NotReachable(
+        f"{workspace.name} does not answer on the tailnet from this device{why}; `perry tailnet join` shows "
+        f"how to join, and `perry exec {workspace.name} -- …` works without."
+    )
+
+
+def on_tailnet(workspace: Workspace) -> str | None:
+    """The name under which it answers here: one that resolves to the workspace's address, with an ssh server there.
+
+    The address alone would not do: another tailnet that this machine is on may have given it to another device.
+    """
+    for host in (workspace.tailnet.hostname, workspace.tailnet.dns_name):
+        if host and re.fullmatch(r"[a-z0-9.-]+", host) and not host.startswith("-"):
+            for address in _addresses(host):
+                if address in workspace.tailnet.ips and _ssh_answers(address):
+                    return host
+    return None
+
+
+def _addresses(host: str) -> list[str]:
+    """What a name resolves to. Bounded in time: a broken resolver must not keep anyone waiting."""
+    found: list[str] = []
+
+    def look() -> None:
+        try:
+            found.extend(str(info[4][0]) for info in socket.getaddrinfo(host, 22, type=socket.SOCK_STREAM))
+        except OSError:
+            return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return list(found)
+
+
+def _ssh_answers(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), timeout=PROBE_SECONDS) as connection:
+            connection.settimeout(PROBE_SECONDS)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _published_at(client: Client) -> str:
+    """The address that ssh ports are published on, as this machine reaches it."""
+    items = client.call("config.get", Config).items
+    bind = next((str(item.value) for item in items if item.key == "ssh.bind"), "127.0.0.1")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(bind, bind)
+
+
+def _write_known_hosts(folder: Path, workspace: Workspace) -> Path:
+    """The workspace's host keys, as the control plane knows them, under its name. Replaced at once and whole."""
+    for key in workspace.ssh_host_keys:
+        if not HOST_KEY.fullmatch(key):
+            raise CliError(f"The agent gave a host key of {workspace.name} that is none: {output.clean(key)[:80]!r}.")
+    file = folder / KNOWN_HOSTS / workspace.name
+    partial = file.with_name(f".{workspace.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial.write_text("".join(f"{workspace.name} {key}\n" for key in workspace.ssh_host_keys))
+        partial.replace(file)
+    except OSError as exc:
+        raise CliError(f"The host keys cannot be written to {file} ({exc.strerror}); mend that folder.") from exc
+    return file

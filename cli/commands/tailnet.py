@@ -1,0 +1,63 @@
+"""``perry tailnet``."""
+
+import shlex
+
+import click
+
+from cli import output
+from cli.client import Client
+from cli.commands.parameters import as_json
+from protocol.tailnet import JoinCommand, TailnetNode, TailnetStatus
+
+
+@click.group()
+def tailnet() -> None:
+    """Look at the tailnet, or join it with one more device."""
+
+
+@tailnet.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Show the tailnet: its coordinator, its owners, its devices."""
+    shown = Client().call("tailnet.status", TailnetStatus)
+    if as_json:
+        output.data(shown)
+        return
+    output.pairs(
+        [
+            ("Provider", shown.provider),
+            ("Ready", "yes" if shown.ready else "no"),
+            ("Error", shown.error),
+            ("Coordinator", shown.control_url),
+            ("Domain", shown.domain),
+            ("Owners", ", ".join(shown.owners)),
+        ]
+    )
+    if shown.nodes:
+        output.line()
+        output.table(["NAME", "ADDRESS", "ONLINE", "WHOSE"], [_row(node) for node in shown.nodes])
+
+
+@tailnet.command()
+@as_json
+def join(as_json: bool) -> None:
+    """Print the command with which one more device of yours joins the tailnet. Its key is valid once, for a while."""
+    shown = Client().call("tailnet.join", JoinCommand)
+    if as_json:
+        output.data(shown)
+        return
+    if shown.environment:
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items()))
+        output.note("First, on that device, with Tailscale installed, give its tailscaled this environment (on Linux a")
+        output.note("line each in /etc/default/tailscaled, then `sudo systemctl restart tailscaled`):")
+        output.note(f"  {output.clean(variables)}")
+        output.note("Then run there:")
+    else:
+        output.note("On that device, with Tailscale installed, run:")
+    output.line(f"  {output.clean(shown.command)}")
+    output.note(f"The key in it is valid for one device, until {output.clean(shown.expires)}.")
+
+
+def _row(node: TailnetNode) -> list[str]:
+    whose = f"workspace {node.workspace}" if node.workspace else node.user or ", ".join(node.tags)
+    return [node.name, node.ips[0] if node.ips else "", "yes" if node.online else "no", whose]

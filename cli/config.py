@@ -1,0 +1,144 @@
+"""Which control plane the commands speak to, and with which token.
+
+The first of these that is there: ``PERRY_URL``; ``worker`` in ``client.json`` (``host``, ``host:port`` or a URL); the
+control plane of this machine, whose address is in ``config.json``. The token is ``PERRY_TOKEN``; else the one in
+``client.json`` for the control plane that this file names; else, for an address of this machine, the file that the
+control plane keeps in its folder. A token is never sent to a control plane that it does not belong to.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cli.errors import Misused, NotAuthorised
+from protocol.folders import CLIENT_FILE, CONFIG_FILE, TOKEN_FILE, config_folder
+from protocol.wire import DEFAULT_PORT
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A control plane. ``url`` has no slash at its end; ``source`` says what named it, for people."""
+
+    url: str
+    host: str
+    port: int
+    secure: bool
+    path: str
+    local: bool
+    source: str
+    folder: Path
+
+
+def folder() -> Path:
+    """Perry's folder of configuration."""
+    return config_folder(os.environ)
+
+
+def target(environ: Mapping[str, str] | None = None) -> Target:
+    """The control plane to speak to. Misused where its address is wrong."""
+    environ = os.environ if environ is None else environ
+    where = config_folder(environ)
+    if url := environ.get("PERRY_URL"):
+        return _parse(url, "PERRY_URL", where)
+    worker = _read(where / CLIENT_FILE).get("worker")
+    if worker:
+        return _parse(str(worker), str(where / CLIENT_FILE), where)
+    return own(environ)
+
+
+def own(environ: Mapping[str, str]) -> Target:
+    """The control plane of this machine, at the address that its settings give it."""
+    where = config_folder(environ)
+    return _parse(_local_url(_read(where / CONFIG_FILE), environ), "default", where)
+
+
+def token(of: Target, environ: Mapping[str, str] | None = None) -> str | None:
+    """The bearer token for a control plane; None where there is none. NotAuthorised where its file cannot be read."""
+    environ = os.environ if environ is None else environ
+    if given := environ.get("PERRY_TOKEN"):
+        return given.strip()
+    client = _read(of.folder / CLIENT_FILE)
+    if isinstance(client.get("token"), str) and client.get("worker"):
+        named = _parse(str(client["worker"]), CLIENT_FILE, of.folder)
+        if named.url == of.url:
+            return str(client["token"]).strip()
+    return local_token(of.folder) if of.local else None
+
+
+def local_token(where: Path) -> str | None:
+    """The token that the control plane of this machine made; None where it never ran."""
+    try:
+        return (where / TOKEN_FILE).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise NotAuthorised(
+            f"{where / TOKEN_FILE} cannot be read ({_reason(exc)}); run this as the person who runs the agent, "
+            "or set PERRY_TOKEN."
+        ) from exc
+
+
+def _local_url(settings: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    host = str(environ.get("PERRY_HOST") or settings.get("host") or "127.0.0.1")
+    port = environ.get("PERRY_PORT") or settings.get("port") or DEFAULT_PORT
+    if host in ("0.0.0.0", "::", "localhost"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _parse(text: str, source: str, where: Path) -> Target:
+    text = text.strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise Misused(
+            f"{source} has {text!r}, which is no address ({exc}); write host:port or http://host:port."
+        ) from exc
+    if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or not _printable(text):
+        raise Misused(f"{source} has {text!r}, which is no address; write host:port or http://host:port.")
+    secure = parts.scheme == "https"
+    if port is None:
+        port = 443 if secure else DEFAULT_PORT if "://" not in text else 80
+    path = parts.path.rstrip("/")
+    bracketed = f"[{host}]" if ":" in host else host
+    return Target(
+        url=f"{parts.scheme}://{bracketed}:{port}{path}",
+        host=host,
+        port=port,
+        secure=secure,
+        path=path,
+        local=source == "default" or _is_loopback(host),
+        source=source,
+        folder=where,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _printable(text: str) -> bool:
+    return text.isprintable() and " " not in text
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Misused(f"{file} cannot be read ({_reason(exc)}); mend its permissions or content.") from exc
+    except json.JSONDecodeError as exc:
+        raise Misused(f"{file} is no JSON: {exc}; mend that line.") from exc
+    if not isinstance(raw, dict):
+        raise Misused(f"{file} must hold a JSON object; mend it.")
+    return raw
+
+
+def _reason(exc: Exception) -> str:
+    return (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)

@@ -1,0 +1,114 @@
+"""The stream of changes (``/events``), which survives a lost connection."""
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from cli.client import CONNECT_SECONDS, Client
+from cli.errors import CliError, Lost, NotAuthorised
+from protocol.events import Event, Snapshot, event_decoder
+
+NOT_AUTHORISED: Final = 4001
+UNKNOWN_TOKEN: Final = (
+    "The agent does not accept this token; `perry agent token` on its machine prints its own, give it in PERRY_TOKEN."
+)
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 2.0
+PATIENCE: Final = 300.0
+"""Seconds of trying to reach a control plane again before giving up."""
+
+
+class Events:
+    """Events as they come. After a lost connection it goes on where it stopped, or begins with a new snapshot."""
+
+    def __init__(self, client: Client, *, patience: float = PATIENCE) -> None:
+        self._client = client
+        self._patience = patience
+        self._socket: ClientConnection | None = None
+        self._epoch: str | None = None
+        self._seq = 0
+        self._pause = FIRST_PAUSE
+        self._next_try = 0.0
+        self._lost_at = 0.0
+        self.error: str | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._socket = self._connect()
+        except (OSError, WebSocketException) as exc:
+            raise self._client.unreachable(exc) from exc
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    @property
+    def connected(self) -> bool:
+        """False while it tries to reach the control plane again; ``error`` says why."""
+        return self._socket is not None
+
+    def receive(self, seconds: float) -> Event | None:
+        """The next event; None where none came in that time. Lost where the control plane stays away."""
+        if self._socket is None:
+            self._reconnect(seconds)
+            return None
+        try:
+            frame = self._socket.recv(timeout=seconds)
+            event = event_decoder.decode(frame)
+        except TimeoutError:
+            return None
+        except ConnectionClosed as exc:
+            self._socket = None
+            if exc.rcvd is not None and exc.rcvd.code == NOT_AUTHORISED:
+                raise NotAuthorised(UNKNOWN_TOKEN) from exc
+            self.error = "the connection broke"
+            self._lost_at, self._pause, self._next_try = time.monotonic(), FIRST_PAUSE, 0.0
+            return None
+        except msgspec.DecodeError as exc:
+            raise CliError(f"The agent sent an event that this perry does not understand: {exc}.") from exc
+        if isinstance(event, Snapshot):
+            self._epoch = event.epoch
+        self._seq = event.seq
+        return event
+
+    def _reconnect(self, seconds: float) -> None:
+        now = time.monotonic()
+        if now < self._next_try:
+            time.sleep(min(seconds, self._next_try - now))
+            return
+        try:
+            self._socket = self._connect()
+        except (OSError, WebSocketException) as exc:
+            if now - self._lost_at > self._patience:
+                raise Lost(
+                    f"The agent at {self._client.target.url} has not answered for {self._patience:.0f} s; "
+                    "what was begun goes on when it is back: look with `perry list`."
+                ) from exc
+            self.error = str(exc) or "it does not answer"
+            self._next_try = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def _connect(self) -> ClientConnection:
+        target = self._client.target
+        url = ("ws" + target.url.removeprefix("http")) + "/events"
+        if self._epoch is not None:
+            url += f"?epoch={self._epoch}&after={self._seq}"
+        try:
+            return connect(
+                url,
+                additional_headers=self._client.headers(),
+                proxy=None,
+                open_timeout=CONNECT_SECONDS,
+                close_timeout=1,
+                max_size=64 << 20,
+                compression=None,
+            )
+        except InvalidStatus as exc:
+            if exc.response.status_code in (401, 403):
+                raise NotAuthorised(UNKNOWN_TOKEN) from exc
+            raise

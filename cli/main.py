@@ -1,0 +1,87 @@
+"""``perry``: the command line. Each command's module is imported when it is called, and not before."""
+
+import importlib
+import sys
+from typing import Any, Final
+
+import click
+
+from cli.errors import EXIT_CODES, Interrupted
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "start": ("cli.commands.start", "Create or start a workspace."),
+    "stop": ("cli.commands.workspaces", "Stop a workspace; all of its files stay."),
+    "restart": ("cli.commands.workspaces", "Restart a workspace; its tailnet address and files stay."),
+    "list": ("cli.commands.workspaces", "List the workspaces."),
+    "info": ("cli.commands.workspaces", "Show one workspace."),
+    "logs": ("cli.commands.logs", "Show what a workspace and its sidecar log."),
+    "delete": ("cli.commands.delete", "Delete a workspace with all of its files."),
+    "ssh": ("cli.commands.ssh", "Open a shell in a workspace, or run a command there, by ssh."),
+    "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
+    "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),
+    "agent": ("cli.commands.agent", "The Perry agent: the control plane of this machine."),
+    "doctor": ("cli.commands.doctor", "Check what Perry needs, and say what to do about it."),
+    "version": ("cli.commands.version", "Show the versions of perry and of the agent."),
+    "completion": ("cli.commands.completion", "Print the completion script for a shell."),
+}
+"""Name of each command, its module (which has a function of that name), and its line of help."""
+
+ALIASES: Final = {"ls": "list", "rm": "delete", "remove": "delete"}
+
+MODULE_NAMES: Final = {"list": "list_", "exec": "exec_"}
+"""Where the command's name is a built-in's."""
+
+
+class Commands(click.Group):
+    """A group that imports a command's module only to run it, so that each start of ``perry`` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[name][0])
+        command = getattr(module, MODULE_NAMES.get(name, name))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort) as exc:
+            raise Interrupted("Interrupted.") from exc
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from protocol.version import VERSION
+
+        click.echo(f"perry {VERSION}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def perry() -> None:
+    """Coding agents in isolated Docker workspaces, each on your tailnet under its own name.
+
+    Commands speak to the Perry agent that PERRY_URL or `worker` in client.json names, else to the one on this machine.
+    """
+
+
+def main() -> None:
+    """Entry point of the program ``perry``."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of another encoding shows a question mark, and no traceback.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    perry(prog_name="perry")
