@@ -62,7 +62,10 @@ def source(checkout: Path, plan: ImagePlan, certificates: Mapping[str, bytes], b
 
 
 def pack(files: Iterable[SourceFile], binaries: Mapping[str, Path]) -> bytes:
-    """A context as an uncompressed tar, binaries at its root. Equal inputs give equal bytes, so Docker's cache sees what is the same."""
+    """A context as an uncompressed tar, binaries at its root.
+
+    Equal inputs give equal bytes, so Docker's cache sees what is the same.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in sorted(files, key=lambda file: file.path):

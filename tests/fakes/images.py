@@ -62,7 +62,7 @@ class FakeImages(ImageBuilder):
             raise EngineError(f"{tag} was not built: there is no Dockerfile.")
         self.builds.append(FakeBuild(tag, files, dict(args), dict(labels), no_cache))
         line("Step 1/1")
-        if tag in self.broken:
+        if tag in self.broken or b"RUN false" in files["Dockerfile"]:
             raise EngineError(f"{tag} was not built: it is broken.")
         self._add(tag, labels, len(context))
 

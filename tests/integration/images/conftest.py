@@ -18,6 +18,7 @@ from controlplane.images.service import build_images
 from controlplane.ports import ContainerSpec, ExecOutput, File, NetworkSpec, VolumeMount
 
 IMAGE = "perry/workspace-base:latest"
+DEVICE = "perry/device:latest"
 CHECKOUT = Path(__file__).parents[3]
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
@@ -138,6 +139,16 @@ class Lab:
         await client.out("rm -f /tmp/key /tmp/key.pub; ssh-keygen -q -t ed25519 -N '' -f /tmp/key")
         return client
 
+    async def device(self, name: str) -> Container:
+        full = f"{self.prefix}-{name}"
+        spec = ContainerSpec(
+            name=full, image=DEVICE, labels={"perry.instance": self.prefix, "perry.role": "test"}, network="bridge"
+        )
+        await self.engine.ensure_container(spec)
+        self._undo.push_async_callback(self.engine.remove_container, full)
+        await self.engine.start(full)
+        return Container(self.engine, full)
+
     async def close(self) -> None:
         await self._undo.aclose()
 
@@ -166,7 +177,7 @@ async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
         certificates=added_certificates(),
         env=os.environ,
         report=lambda _: None,
-        names=["workspace-base"],
+        names=["workspace-base", "device"],
     )
     lab = Lab(engine)
     try:
