@@ -131,7 +131,11 @@ func (s Settings) tailscalesOwn() bool {
 
 // prepareEnvironment sets what the Tailscale libraries read from the environment alone, before their first use.
 func (s Settings) prepareEnvironment() {
-	set := map[string]string{}
+	set := map[string]string{
+		// Behind Docker's bridge no router hears a request for a port mapping (UPnP, NAT-PMP), and the first network
+		// check would wait 230 ms of the join for the answer.
+		"TS_DISABLE_PORTMAPPER": "true",
+	}
 	if !s.tailscalesOwn() {
 		// A coordinator of one's own: nothing is uploaded to Tailscale's log servers.
 		set["TS_NO_LOGS_NO_SUPPORT"] = "true"

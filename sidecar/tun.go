@@ -10,6 +10,7 @@ import (
 	"github.com/tailscale/wireguard-go/tun"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"tailscale.com/net/netmon"
 )
 
 const (
@@ -39,6 +40,10 @@ func openTUN() (tun.Device, error) {
 	if err := persist(device); err != nil {
 		device.Close()
 		return nil, fmt.Errorf("keeping %s: %w", tunName, err)
+	}
+	// Else its addresses count as a new network under us, upon which every socket and relay connection is made anew.
+	if link, err := netlink.LinkByName(tunName); err == nil {
+		netmon.SetTailscaleInterfaceProps(tunName, link.Attrs().Index)
 	}
 	return device, nil
 }
