@@ -9,6 +9,7 @@ import msgspec
 from controlplane.errors import EngineError, TailnetError
 from controlplane.ports import Engine, EngineEvent, Tailnet
 from controlplane.workspaces import spec
+from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
 from controlplane.workspaces.pods import Pods
@@ -42,6 +43,7 @@ class Reconciler:
         followed: Sidecars,
         jobs: Jobs,
         keys: Keys,
+        host_rules: HostRules,
         workspaces: Workspaces,
         instance: str,
     ) -> None:
@@ -52,6 +54,10 @@ class Reconciler:
         self._sidecars = followed
         self._jobs = jobs
         self._keys = keys
+        self._host_rules = host_rules
+        self._rules_wanted = True
+        self.looked = anyio.Event()
+        """Set after the first look, whatever it found."""
         self._swept = False
         self._workspaces = workspaces
         self._instance = instance
@@ -65,6 +71,7 @@ class Reconciler:
             while True:
                 self._wake = anyio.Event()
                 await self.once()
+                self.looked.set()
                 with anyio.move_on_after(EVERY_SECONDS):
                     await self._wake.wait()
                     await anyio.sleep(SETTLE_SECONDS)
@@ -77,6 +84,8 @@ class Reconciler:
                         self._happened(event)
             except EngineError as exc:
                 log.warning("no events from Docker: %s", exc.message)
+            # A Docker that comes back may have made its packet rules anew.
+            self._rules_wanted = True
             await anyio.sleep(1)
             self._wake.set()
 
@@ -87,6 +96,7 @@ class Reconciler:
         """One look at everything."""
         try:
             await self._prepare_tailnet()
+            await self._prepare_machine()
             await self._adopt()
             pods = await self._pods.all()
             self._workspaces.saw(pods)
@@ -114,6 +124,11 @@ class Reconciler:
             await self._tailnet.ensure()
         except (TailnetError, EngineError) as exc:
             log.warning("the tailnet is not ready: %s", exc.message)
+
+    async def _prepare_machine(self) -> None:
+        if self._rules_wanted and self._tailnet.joins:
+            await self._host_rules.ensure()
+            self._rules_wanted = False
 
     async def _adopt(self) -> None:
         """Take over workspaces that Docker knows and state.db does not: it was lost, or is another folder's."""

@@ -11,6 +11,7 @@ from controlplane.db import Database
 from controlplane.ports import ExecOutput
 from controlplane.settings import Settings
 from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
 from controlplane.workspaces.pods import Pods
@@ -159,6 +160,7 @@ class Agent:
             followed=sidecars,
             jobs=jobs,
             keys=keys,
+            host_rules=HostRules(self.engine, self.tailnet, instance=self.settings.instance, image=IMAGES[0]),
             workspaces=workspaces,
             instance=self.settings.instance,
         )
