@@ -34,7 +34,8 @@ class Events:
         self._pause = FIRST_PAUSE
         self._next_try = 0.0
         self._lost_at = 0.0
-        self.error: str | None = None
+        self.problem: str | None = None
+        """Why the control plane could not be reached again when that was last tried; None where all is well."""
 
     def __enter__(self) -> Self:
         try:
@@ -46,11 +47,6 @@ class Events:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         if self._socket is not None:
             self._socket.close()
-
-    @property
-    def connected(self) -> bool:
-        """False while it tries to reach the control plane again; ``error`` says why."""
-        return self._socket is not None
 
     def receive(self, seconds: float) -> Event | None:
         """The next event; None where none came in that time. Lost where the control plane stays away."""
@@ -66,7 +62,6 @@ class Events:
             self._socket = None
             if exc.rcvd is not None and exc.rcvd.code == NOT_AUTHORISED:
                 raise NotAuthorised(UNKNOWN_TOKEN) from exc
-            self.error = "the connection broke"
             self._lost_at, self._pause, self._next_try = time.monotonic(), FIRST_PAUSE, 0.0
             return None
         except msgspec.DecodeError as exc:
@@ -83,13 +78,14 @@ class Events:
             return
         try:
             self._socket = self._connect()
+            self.problem = None
         except (OSError, WebSocketException) as exc:
             if now - self._lost_at > self._patience:
                 raise Lost(
                     f"The agent at {self._client.target.url} has not answered for {self._patience:.0f} s; "
                     "what was begun goes on when it is back: look with `perry list`."
                 ) from exc
-            self.error = str(exc) or "it does not answer"
+            self.problem = str(exc) or "it does not answer"
             self._next_try = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 

@@ -100,7 +100,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], below: Sequenc
     for i, row in enumerate(cells):
         line(cut(laid_out(row), columns))
         if i < len(below) and (remark := below[i]):
-            line(styled(cut(f"  └ {clean(remark)}", columns), "yellow"))
+            line(styled(f"  └ {clean(remark)}", "yellow"))
 
 
 def pairs(rows: Sequence[tuple[str, str | None]]) -> None:

@@ -30,7 +30,7 @@ def delete(name: str, force: bool, as_json: bool) -> None:
         if work is None or force:
             raise
         _show(name, work)
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not is_interactive():
             raise Refused(f"{name} was not deleted; save that work, or delete it all with --force.") from exc
         if not click.confirm(f"Delete {name} and lose it?", err=True):
             raise Refused(f"{name} was not deleted.") from exc
@@ -39,6 +39,11 @@ def delete(name: str, force: bool, as_json: bool) -> None:
         output.data({"name": name, "deleted": True})
     else:
         output.line(f"{name} is deleted.")
+
+
+def is_interactive() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _delete(client: Client, name: str, force: bool) -> None:

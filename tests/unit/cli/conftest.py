@@ -1,0 +1,49 @@
+"""A fake agent, and ``perry`` pointed at it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import perry
+from tests.unit.cli.agent import FakeAgent, running
+
+
+class Perry:
+    """Runs commands in this process. ``folder`` is the configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *arguments: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(perry, list(arguments), prog_name="perry", input=input, env={"NO_COLOR": ""})
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No PERRY_* of the person who runs the tests; an empty folder of configuration."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PERRY_"):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "config"
+    folder.mkdir()
+    monkeypatch.setenv("PERRY_CONFIG_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def agent(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAgent]:
+    """A fake agent that the commands find, with the token that they find."""
+    with running(FakeAgent()) as fake:
+        monkeypatch.setenv("PERRY_URL", fake.url)
+        (clean_environment / "token").write_text("secret\n")
+        yield fake
+
+
+@pytest.fixture
+def perry_(clean_environment: Path) -> Perry:
+    """``perry``, with no agent unless the test has one."""
+    return Perry(clean_environment)
