@@ -24,7 +24,7 @@ import (
 
 const (
 	tickWhileJoining = 2 * time.Second
-	tickWhileRunning = 15 * time.Second
+	tickWhileRunning = 10 * time.Second
 	closeTimeout     = 1500 * time.Millisecond
 )
 
@@ -122,7 +122,7 @@ func (n *Node) Run(ctx context.Context, reenrol <-chan os.Signal) error {
 			}
 		}
 		n.publish(ctx)
-		if n.report.Last().State == stateRunning {
+		if last := n.report.Last(); last.State == stateRunning && last.Online {
 			ticker.Reset(tickWhileRunning)
 		} else {
 			ticker.Reset(tickWhileJoining)
@@ -187,10 +187,23 @@ func (n *Node) enrol(ctx context.Context) {
 	prefs.ControlURL = n.settings.ControlURL
 	prefs.WantRunning = true
 	n.refusal, n.trouble, n.keyInUse = "", "", true
-	// No StartLoginInteractive after this: it would use a one-off key twice.
-	if err := n.client.Start(ctx, ipn.Options{AuthKey: key, UpdatePrefs: prefs}); err != nil {
+	err := n.client.Start(ctx, ipn.Options{AuthKey: key, UpdatePrefs: prefs})
+	if err == nil {
+		err = n.loginWithoutNodeKey(ctx)
+	}
+	if err != nil {
 		n.trouble = fmt.Sprintf("The tailnet node could not be enrolled again (%s); restart the workspace.", oneLine(err.Error()))
 	}
+}
+
+// loginWithoutNodeKey asks for what Start does by itself for a node that was on the tailnet before
+// (ipn/ipnlocal, startLocked). For such a node it must not be asked: a one-off key would be used twice.
+func (n *Node) loginWithoutNodeKey(ctx context.Context) error {
+	status, err := n.client.StatusWithoutPeers(ctx)
+	if err != nil || status.HaveNodeKey {
+		return err
+	}
+	return n.client.StartLoginInteractive(ctx)
 }
 
 // publish brings interface, names and snapshot in line with the backend's status.
