@@ -96,6 +96,7 @@ class Settings(Section, frozen=True):
     image_tag: str = "latest"
     """Tag of Perry's own images."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
     ssh: SshSettings = SshSettings()
     network: NetworkSettings = NetworkSettings()
     tailnet: TailnetSettings = TailnetSettings()
