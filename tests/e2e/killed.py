@@ -1,0 +1,28 @@
+"""A control plane that kills itself at its n-th checkpoint: ``python -m tests.e2e.killed N``.
+
+Only here: the program that people run has no such switch.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from controlplane.__main__ import run_agent
+
+
+def killer(at: int) -> Callable[[str], None]:
+    passed: list[str] = []
+
+    def checkpoint(name: str) -> None:
+        passed.append(name)
+        sys.stderr.write(f"checkpoint {len(passed)}: {name}\n")
+        sys.stderr.flush()
+        if len(passed) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return checkpoint
+
+
+if __name__ == "__main__":
+    run_agent(os.environ, checkpoint=killer(int(sys.argv[1])))

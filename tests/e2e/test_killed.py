@@ -1,0 +1,73 @@
+"""``kill -9`` of the control plane at every step of creation and of deletion, on real Docker and a real tailnet."""
+
+import time
+
+import httpx
+import pytest
+
+from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
+from tests.e2e.system import System, docker, eventually
+
+pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(600)]
+
+MOST_CHECKPOINTS = 25
+
+
+def is_whole(system: System) -> bool:
+    found = system.call("workspaces.list")
+    return bool(found) and found[0]["status"] == WorkspaceStatus.RUNNING and found[0]["tailnet"]["status"] == "online"
+
+
+def life(system: System, procedure: str, value: dict[str, object], kill_at: int) -> bool:
+    """One life with a request in it; whether it was killed."""
+    system.stop()
+    system.start("tests.e2e.killed", str(kill_at))
+    try:
+        answer = system.raw(procedure, value, seconds=90)
+    except httpx.TransportError:
+        assert system.process is not None
+        system.process.wait(timeout=10)
+        return True
+    assert answer.status_code == 200, answer.text
+    time.sleep(0.5)
+    return system.process is not None and system.process.poll() is not None
+
+
+def nodes_and_keys(system: System) -> tuple[list[str], str]:
+    """Names of the workspaces' nodes, and the coordinator's own words about keys that can still be used."""
+    coordinator = f"{system.instance}-coordinator"
+    nodes = [node["name"] for node in system.call("tailnet.status")["nodes"] if node["tags"]]
+    keys = docker("exec", coordinator, "headscale", "preauthkeys", "list", "-o", "json")
+    return nodes, keys
+
+
+def test_killed_at_every_step_of_creation_and_deletion(system: System) -> None:
+    clean = system.objects()
+    creations = deletions = 0
+    for kill_at in range(1, MOST_CHECKPOINTS):
+        killed = life(system, "workspaces.start", {"name": "walked"}, kill_at)
+        system.stop()
+        system.start()
+        eventually(lambda: is_whole(system), f"whole after a kill at {kill_at} of creation", seconds=60)
+        assert len(docker("ps", "-q", "--filter", f"label=perry.instance={system.instance}",
+                          "--filter", "label=perry.workspace=walked").split()) == 3  # fmt: skip
+        assert nodes_and_keys(system)[0] == ["walked"], f"after a kill at {kill_at} of creation"
+        if killed:
+            creations += 1
+        deleted = life(system, "workspaces.delete", {"name": "walked", "force": True}, kill_at)
+        system.stop()
+        system.start()
+        eventually(lambda: system.objects() == clean, f"gone after a kill at {kill_at} of deletion", seconds=60)
+        eventually(
+            lambda: nodes_and_keys(system)[0] == [], f"no node after a kill at {kill_at} of deletion", seconds=45
+        )
+        assert system.call("workspaces.list") == []
+        if deleted:
+            deletions += 1
+        if not killed and not deleted:
+            break
+    else:
+        pytest.fail("there are more checkpoints than this test walks")
+    assert creations >= 8 and deletions >= 8
+    workspace: Workspace = system.start_workspace("after")
+    assert workspace.tailnet.status is TailnetState.ONLINE
