@@ -61,6 +61,18 @@ func persist(device tun.Device) error {
 	return failed
 }
 
+// removeTUN takes away what an earlier process with a TUN left here. What goes to the tailnet would vanish in it.
+func removeTUN() error {
+	link, err := netlink.LinkByName(tunName)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
+}
+
 // configureTUN gives the interface exactly these addresses, brings it up and leads the tailnet's traffic to it. Safe to
 // repeat; to be repeated when the addresses change (a node that was deleted and joined again has others). IPv6 is done
 // without where the pod has none.

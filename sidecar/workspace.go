@@ -76,6 +76,11 @@ func onTailnet(ctx context.Context, s Settings, names *laterNames, report *Repor
 			device = opened
 		}
 	}
+	if device == nil {
+		if err := removeTUN(); err != nil {
+			log.Warn("an earlier TUN device could not be removed", "error", err)
+		}
+	}
 	node, err := startNode(s, device, report, log)
 	if err != nil {
 		return err
