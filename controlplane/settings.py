@@ -72,6 +72,7 @@ class WorkspaceSettings(Section, frozen=True):
     """What a workspace gets when ``perry start`` does not say."""
 
     image: str = "perry/workspace-base:latest"
+    """The image of a workspace."""
     docker: bool = True
     """Docker inside. Convenient, and no boundary: only workspaces without it are one."""
     cpus: Annotated[float, msgspec.Meta(ge=0)] = 0
