@@ -1,14 +1,16 @@
 """Go programs and Debian's root file system, made on this machine by the tools it has."""
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import DEVNULL, PIPE, STDOUT
 
 import anyio
+import anyio.abc
 from anyio.streams.text import TextReceiveStream
 
 from controlplane.errors import NotReady, StepFailed
@@ -74,19 +76,37 @@ async def debian_rootfs(env: Mapping[str, str], line: Line) -> AsyncIterator[Pat
 
 async def _run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], line: Line) -> str | None:
     """None when it succeeded, else the last thing it said. Cancelled: the command is ended."""
-    last: list[str] = []
     try:
-        async with await anyio.open_process(command, cwd=cwd, env=dict(env), stdout=PIPE, stderr=STDOUT) as process:
-            assert process.stdout is not None
-            pending = ""
-            async for chunk in TextReceiveStream(process.stdout, errors="replace"):
-                *lines, pending = (pending + chunk).split("\n")
-                for text in filter(None, (text.rstrip() for text in lines)):
-                    last = [*last[-4:], text]
-                    line(text)
-            status = await process.wait()
+        with anyio.CancelScope(shield=True):
+            # Cancelled in the middle of this, the process would be nobody's.
+            process = await anyio.open_process(
+                command, cwd=cwd, env=dict(env), stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+            )
+        async with process:
+            try:
+                last = await _last_words(process, line)
+                status = await process.wait()
+            except BaseException:
+                # mmdebstrap has mounts to undo, go its compilers to end; leaving the block kills what remains.
+                with anyio.CancelScope(shield=True), anyio.move_on_after(5), contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                    await process.wait()
+                raise
     except OSError as exc:
         return f"{command[0]} cannot be run ({exc})"
     if status == 0:
         return None
-    return " / ".join([*last, pending.strip()][-3:]).removesuffix(" / ") or f"it ended with status {status} and no word"
+    return " / ".join(last[-3:]) or f"it ended with status {status} and no word"
+
+
+async def _last_words(process: anyio.abc.Process, line: Line) -> list[str]:
+    """Pass on what it says until it is done; the last few lines of that."""
+    assert process.stdout is not None
+    last: list[str] = []
+    pending = ""
+    async for chunk in TextReceiveStream(process.stdout, errors="replace"):
+        *lines, pending = (pending + chunk).split("\n")
+        for text in filter(None, (text.rstrip() for text in lines)):
+            last = [*last[-4:], text]
+            line(text)
+    return [*last, pending.strip()] if pending.strip() else last

@@ -112,6 +112,7 @@ class _Build:
         self._done: dict[str, BuiltImage] = {}
         # One compiler at a time: it uses all processors by itself, and what two programs share is compiled once.
         self._compiler = anyio.Lock()
+        self._base_stands = anyio.Event()
 
     async def all(self, plans: Sequence[ImagePlan], forced: frozenset[str]) -> list[BuiltImage]:
         base_source = sources.source(self._checkout, IMAGES[0], self._certificates, "")
@@ -119,10 +120,7 @@ class _Build:
         wanted = {plan.name: sources.source(self._checkout, plan, self._certificates, base_source) for plan in plans}
         async with anyio.create_task_group() as rest:
             for plan in plans:
-                if plan.name == BASE:
-                    await self._one(plan, wanted[plan.name], plan.name in forced)
-                else:
-                    rest.start_soon(self._one, plan, wanted[plan.name], plan.name in forced)
+                rest.start_soon(self._one, plan, wanted[plan.name], plan.name in forced)
         return [self._done[plan.name] for plan in plans]
 
     async def _one(self, plan: ImagePlan, source: str, forced: bool) -> None:
@@ -137,6 +135,8 @@ class _Build:
         self._done[plan.name] = BuiltImage(
             name=plan.name, tag=plan.tag, source=source, built=built, seconds=seconds, size=size
         )
+        if plan.name == BASE:
+            self._base_stands.set()
         self._say(plan, "done", f"{_size(size)}, {f'built in {seconds:.1f} s' if built else 'up to date'}")
 
     async def _build(self, plan: ImagePlan, source: str, no_cache: bool) -> None:
@@ -153,6 +153,9 @@ class _Build:
                 binaries[binary.name] = await build_go(
                     self._checkout, binary, self._env, lambda text: self._say(plan, "line", text)
                 )
+        if plan.on_base:
+            # Compilers have been at work meanwhile.
+            await self._base_stands.wait()
         self._say(plan, "step", f"building {plan.tag}")
         files = sources.context_files(self._checkout, plan, self._certificates)
         await self._builder.build(

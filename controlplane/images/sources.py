@@ -84,7 +84,8 @@ def _add(archive: tarfile.TarFile, path: str, content: io.BufferedIOBase, size: 
 
 
 def _walk(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    """All files but documentation: its changes make no image stale."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
 
 
 def _source_file(path: Path, root: Path) -> SourceFile:

@@ -103,6 +103,7 @@ async def stale(case: Case) -> list[str]:
         ("images/workspace/rootfs/etc/new", {"workspace-base"}),
         ("sidecar/main.go", {"sidecar"}),
         ("sidecar/main_test.go", set()),
+        ("images/workspace/README.md", set()),
         ("sidecar/go.mod", {"sidecar", "device"}),
         ("images/headscale/go.mod", {"headscale"}),
         ("images/device/Dockerfile", {"device"}),
