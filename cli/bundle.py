@@ -121,7 +121,7 @@ def left_out(repository: Repository) -> LeftOut:
         return LeftOut()
     status = _git(repository.worktree, "status", "--porcelain=v1", "-z", "--ignored=traditional", "--no-renames")
     kinds = [entry[:2] for entry in status.stdout.split("\0") if len(entry) > 3]
-    stashes = _git(repository.worktree, "stash", "list", "--format=x").stdout.split()
+    stashes = _git(repository.worktree, "stash", "list", "--format=%H").stdout.split()
     tracked = _git(repository.worktree, "ls-tree", "--name-only", "HEAD", "--", ".gitmodules").stdout.strip()
     attributes = _git(repository.worktree, "show", "HEAD:.gitattributes", check=False).stdout
     return LeftOut(

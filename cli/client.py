@@ -57,8 +57,8 @@ class Client:
         return self._decoded(status, answer, output)
 
     def get(self, path: str, *, seconds: float = CONNECT_SECONDS) -> tuple[int, bytes]:
-        """A plain GET without the token (``/health``, ``/ready``): status and body."""
-        return self._exchange("GET", path, None, {}, seconds, authorised=False)
+        """A plain GET (``/health`` needs no token, ``/ready`` does): status and body."""
+        return self._exchange("GET", path, None, {}, seconds, authorised=path != "/health")
 
     def answers(self) -> bool:
         """Whether a control plane is alive there."""

@@ -1,5 +1,6 @@
 """The stream of changes (``/events``), which survives a lost connection."""
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -28,6 +29,7 @@ class Events:
     def __init__(self, client: Client, *, patience: float = PATIENCE) -> None:
         self._client = client
         self._patience = patience
+        self._open = contextlib.ExitStack()
         self._socket: ClientConnection | None = None
         self._epoch: str | None = None
         self._seq = 0
@@ -45,8 +47,7 @@ class Events:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
-        if self._socket is not None:
-            self._socket.close()
+        self._open.close()
 
     def receive(self, seconds: float) -> Event | None:
         """The next event; None where none came in that time. Lost where the control plane stays away."""
@@ -60,6 +61,7 @@ class Events:
             return None
         except ConnectionClosed as exc:
             self._socket = None
+            self._open.close()
             if exc.rcvd is not None and exc.rcvd.code == NOT_AUTHORISED:
                 raise NotAuthorised(UNKNOWN_TOKEN) from exc
             self._lost_at, self._pause, self._next_try = time.monotonic(), FIRST_PAUSE, 0.0
@@ -95,8 +97,9 @@ class Events:
         if self._epoch is not None:
             url += f"?epoch={self._epoch}&after={self._seq}"
         try:
-            return connect(
+            manager = connect(
                 url,
+                legacy=False,
                 additional_headers=self._client.headers(),
                 proxy=None,
                 open_timeout=CONNECT_SECONDS,
@@ -104,6 +107,7 @@ class Events:
                 max_size=64 << 20,
                 compression=None,
             )
+            return self._open.enter_context(manager)
         except InvalidStatus as exc:
             if exc.response.status_code in (401, 403):
                 raise NotAuthorised(UNKNOWN_TOKEN) from exc
