@@ -7,6 +7,7 @@
     ├── NotFound                   NOT_FOUND
     ├── Conflict                   CONFLICT               it exists, it is busy, or work would be lost
     ├── TooLarge                   PAYLOAD_TOO_LARGE
+    ├── OutOfSpace                 INSUFFICIENT_STORAGE   no space is left in the config folder
     ├── NotReady                   PRECONDITION_FAILED    something must be done first (an image built …)
     ├── TookTooLong                TIMEOUT
     ├── StepFailed                 INTERNAL_SERVER_ERROR  a step of a start failed; the message says which and why
@@ -78,6 +79,12 @@ class TooLarge(PerryError):
     """A body above its bound."""
 
     code = ErrorCode.PAYLOAD_TOO_LARGE
+
+
+class OutOfSpace(PerryError):
+    """No space is left in the config folder."""
+
+    code = ErrorCode.INSUFFICIENT_STORAGE
 
 
 class NotReady(PerryError):

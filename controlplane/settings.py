@@ -68,6 +68,13 @@ class AuthSettings(Section, frozen=True):
     """More names that a request may carry in ``Host``, besides this machine's loopback names and ``perry``."""
 
 
+class UploadSettings(Section, frozen=True):
+    """Bodies that clients send ahead, as for ``perry start --clone <path>``."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 2 * GIB
+    """The most bytes that one upload may have."""
+
+
 class WorkspaceSettings(Section, frozen=True):
     """What a workspace gets when ``perry start`` does not say."""
 
@@ -103,6 +110,7 @@ class Settings(Section, frozen=True):
     tailnet: TailnetSettings = TailnetSettings()
     auth: AuthSettings = AuthSettings()
     workspaces: WorkspaceSettings = WorkspaceSettings()
+    uploads: UploadSettings = UploadSettings()
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -22,3 +22,9 @@ class WhoAmI(Wire, frozen=True):
     may: list[str]
     login: str | None = None
     node: str | None = None
+
+
+class AuthFrame(Wire, frozen=True, tag="auth", tag_field="type"):
+    """The first frame on a WebSocket of a client that cannot send headers, as in a browser."""
+
+    token: str

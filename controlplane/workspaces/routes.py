@@ -1,8 +1,16 @@
-"""The procedures of workspaces."""
+"""The procedures of workspaces, and the uploads that they take."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from litestar import Request, put
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from controlplane.auth.guards import needs
+from controlplane.auth.policy import Right
 from controlplane.procedures import Group
+from controlplane.workspaces.uploads import UploadFolder
 from protocol.workspaces import (
     DeleteWorkspace,
     ExecCommand,
@@ -36,6 +44,8 @@ class Workspaces(Protocol):
     async def exec(self, wanted: ExecCommand) -> ExecResult: ...
 
     async def logs(self, wanted: WorkspaceLogs) -> LogLines: ...
+
+    def last_seen(self) -> Sequence[Workspace]: ...
 
 
 group = Group("workspaces", Workspaces)  # type: ignore[type-abstract]  # a group only compares it
@@ -93,3 +103,15 @@ async def exec_(workspaces: Workspaces, wanted: ExecCommand) -> ExecResult:
 async def logs(workspaces: Workspaces, wanted: WorkspaceLogs) -> LogLines:
     """The newest lines of its log, oldest first."""
     return await workspaces.logs(wanted)
+
+
+def upload_route(uploads: UploadFolder) -> HTTPRouteHandler:
+    """``PUT /uploads/<id>``: a body sent ahead, that ``workspaces.start`` then names as ``upload:<id>``."""
+
+    @put(
+        "/uploads/{upload_id:str}", name="uploads", opt=needs(Right.MANAGE), status_code=204, request_max_body_size=None
+    )
+    async def upload(request: Request[Any, Any, Any], upload_id: FromPath[str]) -> None:
+        await uploads.receive(upload_id, request.stream(), request.content_length)
+
+    return upload

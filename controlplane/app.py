@@ -1,0 +1,81 @@
+"""The application: every route, what stands around them, and what they work on. No globals; wiring brings it all."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from litestar import Litestar
+
+from controlplane import openapi
+from controlplane.asgi import App
+from controlplane.auth import routes as auth
+from controlplane.auth.door import Door
+from controlplane.auth.guards import guard
+from controlplane.auth.service import Resolver, Tokens
+from controlplane.events import routes as events
+from controlplane.events.bus import Bus
+from controlplane.problems import HANDLERS
+from controlplane.procedures import Bound, Group, Procedure
+from controlplane.rpc import BODY_LIMIT, route
+from controlplane.settings import Loaded
+from controlplane.system import routes as system
+from controlplane.system.metrics import Metrics
+from controlplane.system.readiness import Probe
+from controlplane.system.requests import Requests
+from controlplane.system.service import Agent
+from controlplane.workspaces import routes as workspaces
+from controlplane.workspaces.uploads import UploadFolder
+
+GROUPS: tuple[Group[Any], ...] = (workspaces.group, system.agent, system.config, auth.group)
+"""Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """What the routes work on. ``probes`` are what ``/ready`` asks, by the names that it shows."""
+
+    loaded: Loaded
+    workspaces: workspaces.Workspaces
+    agent: Agent
+    bus: Bus
+    uploads: UploadFolder
+    tokens: Tokens
+    metrics: Metrics
+    probes: Mapping[str, Probe]
+
+    def bound(self) -> list[Bound]:
+        """Every procedure with its service."""
+        return [
+            *workspaces.group.bind(self.workspaces),
+            *system.agent.bind(self.agent),
+            *system.config.bind(self.loaded),
+            *auth.group.bind(auth.Nothing()),
+        ]
+
+
+def procedures() -> Sequence[Procedure]:
+    """Every procedure of the API."""
+    return [procedure for group in GROUPS for procedure in group.procedures]
+
+
+def create_app(services: Services) -> Litestar:
+    """The routes. Serve it through :func:`listener` only: by itself it takes everybody for anonymous."""
+    services.metrics.watch(services.workspaces.last_seen, lambda: services.bus.subscribers)
+    return Litestar(
+        route_handlers=[
+            *(route(bound) for bound in services.bound()),
+            *system.routes(services.metrics, services.probes, lambda: openapi.encoded(procedures())),
+            events.route(services.bus, services.workspaces.last_seen, services.tokens),
+            workspaces.upload_route(services.uploads),
+        ],
+        guards=[guard],
+        exception_handlers=HANDLERS,
+        request_max_body_size=BODY_LIMIT,
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def listener(app: Litestar, *, requests: Requests, resolver: Resolver, allowed_hosts: Sequence[str] = ()) -> App:
+    """The application as one listener serves it. ``resolver`` is whom that listener trusts."""
+    door = Door(cast(App, app), resolver=resolver, allowed_hosts=tuple(allowed_hosts))
+    return requests.around(door)

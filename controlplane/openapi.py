@@ -1,0 +1,158 @@
+"""The OpenAPI document of everything that is served, envelopes included.
+
+Made from the procedures' declarations and the structs of the protocol. ``python -m controlplane.openapi`` writes
+``protocol/openapi.json``, from which the TypeScript client is generated; a test fails when it is out of date.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from controlplane.auth.policy import Right
+from controlplane.procedures import Procedure
+from protocol.auth import AuthFrame
+from protocol.errors import ErrorCode, WireError
+from protocol.events import Event
+from protocol.health import Health, Readiness
+from protocol.version import VERSION
+from protocol.workspaces import UnsavedWork
+
+FILE: Final = Path("protocol/openapi.json")
+
+_EXTRA: tuple[Any, ...] = (WireError, ErrorCode, UnsavedWork, Event, AuthFrame, Health, Readiness)
+_JSON = "application/json"
+
+
+def document(procedures: Sequence[Procedure]) -> dict[str, Any]:
+    """The document, ready to be encoded."""
+    kinds: list[Any] = [kind for p in procedures for kind in (p.input, p.output) if kind is not None]
+    schemas, components = msgspec.json.schema_components([*kinds, *_EXTRA], ref_template="#/components/schemas/{name}")
+    of = {_key(kind): schema for kind, schema in zip([*kinds, *_EXTRA], schemas, strict=True)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Perry",
+            "version": VERSION,
+            "description": "Procedures speak oRPC's RPC protocol: `POST /rpc/<group>/<procedure>`.",
+        },
+        "security": [{"token": []}],
+        "paths": {**{p.path: _procedure(p, of) for p in procedures}, **_plain_paths(of)},
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "responses": {"Error": _content("An error.", _enveloped(of[_key(WireError)]))},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "x-websockets": {
+            "/events": {
+                "description": "A snapshot, then changes. Resume with ?epoch=<epoch>&after=<seq>.",
+                "send": of[_key(AuthFrame)],
+                "receive": of[_key(Event)],
+                "closeCodes": {
+                    "1001": "The control plane stops.",
+                    "1013": "The client was too slow; connect again.",
+                    "4001": "Not authorised.",
+                },
+            }
+        },
+    }
+
+
+def encoded(procedures: Sequence[Procedure]) -> bytes:
+    """The document as it is committed."""
+    return msgspec.json.format(msgspec.json.encode(document(procedures)), indent=2) + b"\n"
+
+
+def _procedure(procedure: Procedure, of: dict[str, Any]) -> dict[str, Any]:
+    given = of[_key(procedure.input)] if procedure.input is not None else {"type": "object"}
+    operation: dict[str, Any] = {
+        "operationId": f"{procedure.group}.{procedure.name}",
+        "tags": [procedure.group],
+        "summary": procedure.summary,
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": _enveloped(given, required=procedure.input is not None)}},
+        },
+        "responses": {
+            "200": _content("The answer.", _enveloped(of.get(_key(procedure.output), {"type": "null"}))),
+            "default": {"$ref": "#/components/responses/Error"},
+        },
+    }
+    if procedure.right is not Right.MANAGE:
+        operation["x-right"] = procedure.right.value
+    return {"post": operation}
+
+
+def _plain_paths(of: dict[str, Any]) -> dict[str, Any]:
+    error = {"$ref": "#/components/responses/Error"}
+    upload_id = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[a-z0-9]{16,64}$"},
+    }
+    return {
+        "/health": _get("Whether the control plane is there.", _content("It is.", of[_key(Health)]), security=[]),
+        "/ready": {
+            "get": {
+                "operationId": "ready",
+                "summary": "Whether the control plane can work now.",
+                "responses": {
+                    "200": _content("It can.", of[_key(Readiness)]),
+                    "503": _content("It cannot; `error` says why.", of[_key(Readiness)]),
+                    "default": error,
+                },
+            }
+        },
+        "/metrics": _get(
+            "Metrics in Prometheus' text format.", {"description": "Metrics.", "content": {"text/plain": {}}}
+        ),
+        "/schema": _get("This document.", {"description": "OpenAPI 3.1.", "content": {_JSON: {}}}),
+        "/uploads/{id}": {
+            "put": {
+                "operationId": "uploads.put",
+                "summary": "Send a git bundle ahead, for `workspaces.start` with `clone: upload:<id>`.",
+                "parameters": [upload_id],
+                "requestBody": {"required": True, "content": {"application/octet-stream": {}}},
+                "responses": {"204": {"description": "It is kept for a day."}, "default": error},
+            }
+        },
+    }
+
+
+def _get(summary: str, answer: dict[str, Any], *, security: list[Any] | None = None) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {"200": answer, "default": {"$ref": "#/components/responses/Error"}},
+    }
+    if security is not None:
+        operation["security"] = security
+    return {"get": operation}
+
+
+def _content(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {_JSON: {"schema": schema}}}
+
+
+def _enveloped(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    envelope: dict[str, Any] = {"type": "object", "properties": {"json": schema}}
+    return {**envelope, "required": ["json"]} if required else envelope
+
+
+def _key(kind: Any) -> str:
+    """Types are compared by what they say, as generic ones are not the same object twice."""
+    return repr(kind)
+
+
+def main() -> None:
+    """Write the committed document."""
+    from controlplane.app import procedures
+
+    FILE.write_bytes(encoded(procedures()))
+    sys.stderr.write(f"{FILE} is written.\n")
+
+
+if __name__ == "__main__":
+    main()
