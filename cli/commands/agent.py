@@ -187,22 +187,28 @@ def _run_in_background(client: Client, environment: dict[str, str]) -> None:
         start_new_session=True,
     )
     os.close(log)
+    try:
+        _wait_until_ready(client, process, file, began_at)
+    finally:
+        # It outlives this program; without this Python warns that nobody waited for it.
+        process.returncode = process.returncode or 0
+    output.line(f"The agent runs at {client.target.url}; its log is {file}, `perry agent kill` ends it.")
+
+
+def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", log: Path, began_at: int) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while True:
         if process.poll() is not None:
-            raise CliError(f"The agent ended as soon as it was started: {_last_words(file, began_at)}")
+            raise CliError(f"The agent ended as soon as it was started: {_last_words(log, began_at)}")
         ready, reason = _ready(client)
         if ready:
-            break
+            return
         if time.monotonic() > deadline:
             raise NotReady(
                 f"The agent runs (process {process.pid}) and is not ready after {READY_SECONDS:.0f} s: {reason}; "
-                f"its log is {file}."
+                f"its log is {log}."
             )
         time.sleep(POLL_SECONDS)
-    # It outlives this program; without this Python warns that nobody waited for it.
-    process.returncode = 0
-    output.line(f"The agent runs at {client.target.url}; its log is {file}, `perry agent kill` ends it.")
 
 
 class _Problem(msgspec.Struct, frozen=True):

@@ -1,0 +1,27 @@
+"""Names of workspaces complete, as the shell asks for them."""
+
+import os
+import subprocess
+import sys
+
+from tests.unit.cli.agent import FakeAgent, workspace
+
+
+def completed(words: str) -> str:
+    environment = os.environ | {"_PERRY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2"}
+    code = "from cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_names_complete(agent: FakeAgent) -> None:
+    agent.workspaces = {name: workspace(name) for name in ("alpha", "arthur", "beta")}
+    assert completed("perry info a") == "plain,alpha\nplain,arthur"
+
+
+def test_no_agent_completes_nothing(agent: FakeAgent) -> None:
+    agent.token = "other"
+    assert completed("perry info a") == ""

@@ -1,0 +1,128 @@
+"""``perry doctor``: each line, well and not well."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.agent import AgentInfo
+from protocol.auth import IdentityKind, WhoAmI
+from protocol.config import Config, ConfigValue
+from protocol.errors import ErrorCode
+from protocol.tailnet import TailnetNode, TailnetStatus
+from protocol.version import VERSION
+from protocol.workspaces import TailnetState, WorkspaceTailnet
+from tests.unit.cli.agent import FakeAgent, refuses, workspace
+from tests.unit.cli.conftest import Perry
+
+NODE = TailnetNode(name="laptop", ips=["100.64.0.9"], online=True, tags=[])
+
+
+def settings(**values: Any) -> Config:
+    items = [ConfigValue(key=key.replace("__", "."), value=value, source="file") for key, value in values.items()]
+    return Config(folder="/x", items=items)
+
+
+@pytest.fixture
+def well(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeAgent:
+    """An agent where nothing is wrong."""
+    (perry_.folder / "token").chmod(0o600)
+    agent.answers |= {
+        "auth.whoami": WhoAmI(kind=IdentityKind.TOKEN, may=["manage"]),
+        "config.get": settings(host="127.0.0.1", ssh__bind="127.0.0.1"),
+        "tailnet.status": TailnetStatus(provider="embedded", ready=True, owners=["o"], nodes=[NODE]),
+    }
+    monkeypatch.setattr("cli.commands.doctor._missing_images", lambda images: [])
+    monkeypatch.setattr("cli.commands.doctor._own_addresses", lambda: {"100.64.0.9"})
+    return agent
+
+
+def lines(perry_: Perry) -> dict[str, tuple[str, str]]:
+    found = msgspec.json.decode(perry_("doctor", "--json").stdout)
+    return {each["name"]: (each["verdict"], f"{each['text']} {each.get('advice') or ''}") for each in found}
+
+
+def test_all_is_well(perry_: Perry, well: FakeAgent) -> None:
+    result = perry_("doctor")
+    assert result.exit_code == 0, result.output
+    assert "fail" not in result.stdout
+    found = lines(perry_)
+    names = ["configuration", "agent", "token", "versions", "docker", "images", "tun", "tailnet", "this device"]
+    assert set(names) <= set(found)
+    assert all(found[name][0] == "ok" for name in names if name != "tun")
+
+
+@pytest.mark.parametrize(
+    ("answers", "name", "verdict", "says"),
+    [
+        ({"auth.whoami": WhoAmI(kind=IdentityKind.ANONYMOUS, may=[])}, "token", "fail", "PERRY_TOKEN"),
+        (
+            {"agent.info": AgentInfo(version="9", hostname="b", uptime=1, workspaces_count=0, docker_version="26")},
+            "versions", "warn", "same version",
+        ),
+        (
+            {"agent.info": AgentInfo(version=VERSION, hostname="b", uptime=1, workspaces_count=0)},
+            "docker", "fail", "systemctl start docker",
+        ),
+        (
+            {"tailnet.status": TailnetStatus(provider="e", ready=False, owners=[], nodes=[], error="Away; wait.")},
+            "tailnet", "fail", "Away; wait.",
+        ),
+        ({"tailnet.status": refuses(ErrorCode.BAD_GATEWAY, "It broke.")}, "tailnet", "fail", "It broke."),
+        (
+            {"tailnet.status": TailnetStatus(provider="none", ready=True, owners=[], nodes=[])},
+            "tailnet", "warn", "tailnet.provider",
+        ),
+        ({"config.get": settings(host="0.0.0.0")}, "open: agent", "warn", "unencrypted"),
+        ({"config.get": settings(ssh__bind="0.0.0.0")}, "open: ssh", "warn", "keys only"),
+    ],
+)  # fmt: skip
+def test_what_is_not_well(
+    perry_: Perry, well: FakeAgent, answers: dict[str, Any], name: str, verdict: str, says: str
+) -> None:
+    well.answers |= answers
+    found = lines(perry_)[name]
+    assert found[0] == verdict
+    assert says in found[1]
+
+
+def test_workspaces_that_are_not_well(perry_: Perry, well: FakeAgent) -> None:
+    well.workspaces["a"] = workspace("a", error="It broke.")
+    assert "It broke." in lines(perry_)["workspace"][1]
+    assert "boundary" in lines(perry_)["open: docker"][1]
+    off = WorkspaceTailnet(status=TailnetState.OFFLINE, hostname="a", ips=[])
+    well.workspaces["a"] = workspace("a", tailnet=off)
+    assert "`perry restart a`" in lines(perry_)["workspace"][1]
+
+
+def test_missing_images(perry_: Perry, well: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.commands.doctor._missing_images", lambda images: images[:1])
+    found = lines(perry_)["images"]
+    assert found[0] == "fail"
+    assert "`perry agent build`" in found[1]
+    monkeypatch.setattr("cli.commands.doctor._missing_images", lambda images: None)
+    assert lines(perry_)["images"][0] == "warn"
+
+
+def test_a_token_that_others_can_read(perry_: Perry, well: FakeAgent) -> None:
+    (perry_.folder / "token").chmod(0o644)
+    assert lines(perry_)["token"][0] == "fail"
+
+
+def test_a_device_that_is_not_on_the_tailnet(perry_: Perry, well: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.commands.doctor._own_addresses", set)
+    assert "`perry tailnet join`" in lines(perry_)["this device"][1]
+
+
+def test_no_agent(perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERRY_URL", "http://127.0.0.1:1")
+    result = perry_("doctor")
+    assert result.exit_code == 1
+    assert "checks failed" in result.stderr
+    assert lines(perry_)["agent"][0] == "fail"
+
+
+def test_a_broken_configuration_is_one_line(perry_: Perry) -> None:
+    (perry_.folder / "client.json").write_text("{")
+    assert list(lines(perry_)) == ["configuration"]
