@@ -33,7 +33,8 @@ var tailnetPrefixes = []netip.Prefix{
 //
 //   - A tailnet source address is believed on the TUN alone: sshd trusts such addresses.
 //   - From the bridge come answers, ICMP, WireGuard, published ssh, and, from the bridge's gateway alone (the agent
-//     machine), the worker. The same holds for packets that a nested container's published port would take (forward).
+//     machine), the worker, which the tailnet does not reach either. What a nested container's published port would
+//     take is held back too (forward).
 //   - A packet to a tailnet address does not leave by the bridge, where the host might send it on under its own name.
 type Border struct {
 	Gateways      []netip.Addr
@@ -77,6 +78,7 @@ func (b Border) addPrerouting(conn *nftables.Conn, table *nftables.Table) {
 func (b Border) addInput(conn *nftables.Conn, table *nftables.Table) {
 	chain := baseChain(conn, table, "input", nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	accept := verdict(expr.VerdictAccept)
+	addRule(conn, chain, from(tunName), protocol(unix.IPPROTO_TCP), toPort(b.WorkerPort), verdict(expr.VerdictDrop))
 	addRule(conn, chain, notFromBridge(), accept)
 	addRule(conn, chain, answers(), accept)
 	addRule(conn, chain, protocol(unix.IPPROTO_ICMP), accept)
@@ -84,8 +86,8 @@ func (b Border) addInput(conn *nftables.Conn, table *nftables.Table) {
 	addRule(conn, chain, protocol(unix.IPPROTO_UDP), toPort(b.WireGuardPort), accept)
 	addRule(conn, chain, protocol(unix.IPPROTO_TCP), toPort(b.SSHPort), accept)
 	for _, gateway := range b.Gateways {
-		from := netip.PrefixFrom(gateway, gateway.BitLen())
-		addRule(conn, chain, address(from, sourceAddress), protocol(unix.IPPROTO_TCP), toPort(b.WorkerPort), accept)
+		only := netip.PrefixFrom(gateway, gateway.BitLen())
+		addRule(conn, chain, address(only, sourceAddress), protocol(unix.IPPROTO_TCP), toPort(b.WorkerPort), accept)
 	}
 	addRule(conn, chain, verdict(expr.VerdictDrop))
 }
@@ -126,12 +128,16 @@ func addRule(conn *nftables.Conn, chain *nftables.Chain, parts ...[]expr.Any) {
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
-func notFrom(name string) []expr.Any {
+func from(name string) []expr.Any { return fromCompared(name, expr.CmpOpEq) }
+
+func notFrom(name string) []expr.Any { return fromCompared(name, expr.CmpOpNeq) }
+
+func fromCompared(name string, how expr.CmpOp) []expr.Any {
 	whole := make([]byte, unix.IFNAMSIZ)
 	copy(whole, name)
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: whole},
+		&expr.Cmp{Op: how, Register: 1, Data: whole},
 	}
 }
 

@@ -18,9 +18,6 @@ import (
 )
 
 const (
-	// proxyAddress is the way out without TUN: ALL_PROXY=socks5h://127.0.0.1:1055, or HTTP CONNECT at the same port
-	// (the port that tailscaled's documentation uses).
-	proxyAddress   = "127.0.0.1:1055"
 	dialTimeout    = 10 * time.Second
 	udpIdleTimeout = 2 * time.Minute
 )
@@ -29,11 +26,7 @@ const (
 // own address on the bridge, never to loopback: the wake door and local databases listen there and trust it. Source
 // addresses are lost, so that no tailnet identity opens ssh; the worker's port, whose trust is in the address, is not
 // forwarded.
-func forwardWithoutTUN(node *Node, s Settings, log *slog.Logger) (func(), error) {
-	own, err := bridgeAddresses()
-	if err != nil {
-		return nil, err
-	}
+func forwardWithoutTUN(node *Node, own []netip.Addr, s Settings, log *slog.Logger) (func(), error) {
 	target := func(dst netip.AddrPort) (netip.AddrPort, bool) {
 		return forwardTarget(own, dst, s.WorkerPort)
 	}
@@ -60,7 +53,7 @@ func forwardWithoutTUN(node *Node, s Settings, log *slog.Logger) (func(), error)
 	} else {
 		log.Warn("UDP ports are not forwarded; this build's netstack is another one")
 	}
-	stopProxy, err := serveProxy(proxyAddress, node.server.Dial, log)
+	stopProxy, err := serveProxy(s.ProxyAddress, node.server.Dial, log)
 	if err != nil {
 		unregister()
 		return nil, err

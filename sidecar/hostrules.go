@@ -68,20 +68,28 @@ func runHostRules(ctx context.Context, args []string, getenv func(string) string
 		program string
 		is6     bool
 	}{{"iptables-" + flavour, false}, {"ip6tables-" + flavour, true}} {
-		wanted := rules.lines(family.is6)
+		forward := "DOCKER-USER"
+		if family.is6 && !hasChain(ctx, iptables, family.program, forward) {
+			forward = "FORWARD" // Docker leaves IPv6 alone unless told otherwise
+		}
+		wanted := rules.lines(family.is6, forward)
 		if remove {
 			wanted = nil
 		}
-		if err := rules.apply(ctx, iptables, family.program, wanted); err != nil {
+		if err := rules.apply(ctx, iptables, family.program, forward, wanted); err != nil {
 			if family.is6 {
-				// Docker leaves IPv6 alone unless told otherwise; then there is no way between the bridges to close.
-				fmt.Fprintln(stderr, "IPv6 is left as it is:", oneLine(err.Error()))
+				fmt.Fprintln(stderr, "IPv6 rules were not set; this host may have no IPv6:", oneLine(err.Error()))
 				continue
 			}
 			return err
 		}
 	}
 	return nil
+}
+
+func hasChain(ctx context.Context, run iptablesCommand, program, chain string) bool {
+	_, err := run(ctx, program, "", "-w", "5", "-t", "filter", "-S", chain)
+	return err == nil
 }
 
 func readHostRules(getenv func(string) string) (HostRules, error) {
@@ -111,29 +119,37 @@ func readHostRules(getenv func(string) string) (HostRules, error) {
 
 // lines are the rules of one family, in the order of the chain. Accepting comes first: the coordinator may have an
 // address of the tailnet's range.
-func (h HostRules) lines(is6 bool) []hostRule {
+func (h HostRules) lines(is6 bool, forward string) []hostRule {
 	var rules []hostRule
 	port := fmt.Sprint(h.WireGuardPort)
 	from := []string{"-i", podBridges}
 	add := func(chain string, match ...string) {
 		rules = append(rules, hostRule{chain, slices.Concat(from, match)})
 	}
-	add("DOCKER-USER", "-o", podBridges, "-p", "udp", "-m", "udp", "--dport", port, "-j", "ACCEPT")
-	add("DOCKER-USER", "-o", podBridges, "-p", "udp", "-m", "udp", "--sport", port, "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT")
-	if at := h.Coordinator; at.IsValid() && at.Addr().Is6() == is6 {
-		target := []string{"-p", "tcp", "-m", "tcp", "--dport", fmt.Sprint(at.Port()), "-j", "ACCEPT"}
-		// Before DNAT it is the address that was dialled (a service of this machine); after it, a container's.
-		add("INPUT", slices.Concat([]string{"-d", hostPrefix(at.Addr())}, target)...)
-		add("DOCKER-USER", slices.Concat([]string{"-m", "conntrack", "--ctorigdst", at.Addr().String(), "--ctorigdstport", fmt.Sprint(at.Port())}, []string{"-j", "ACCEPT"})...)
-		rules = append(rules, hostRule{"DOCKER-USER", []string{"-o", podBridges, "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "--ctorigdst", at.Addr().String(), "--ctorigdstport", fmt.Sprint(at.Port()), "-j", "ACCEPT"}})
+	add(forward, "-o", podBridges, "-p", "udp", "-m", "udp", "--dport", port, "-j", "ACCEPT")
+	add(forward, "-o", podBridges, "-p", "udp", "-m", "udp", "--sport", port, "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT")
+	coordinator := h.Coordinator
+	known := coordinator.IsValid() && coordinator.Addr().Is6() == is6
+	coordinatorPort := fmt.Sprint(coordinator.Port())
+	if known {
+		// After DNAT, where it is a container that publishes a port; both ways.
+		dialled := []string{"-m", "conntrack", "--ctorigdst", coordinator.Addr().String(), "--ctorigdstport", coordinatorPort}
+		add(forward, append(dialled, "-j", "ACCEPT")...)
+		answers := slices.Concat([]string{"-o", podBridges}, dialled, []string{"-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"})
+		rules = append(rules, hostRule{forward, answers})
+		add("INPUT", "-d", hostPrefix(coordinator.Addr()), "-p", "tcp", "-m", "tcp", "--dport", coordinatorPort, "-j", "ACCEPT")
 	}
 	for _, link := range h.TailnetLinks {
-		add("DOCKER-USER", "-o", link, "-j", "DROP")
+		add(forward, "-o", link, "-j", "DROP")
 	}
 	for _, addr := range h.TailnetAddrs {
 		if addr.Is6() == is6 {
 			add("INPUT", "-d", hostPrefix(addr), "-j", "DROP")
 		}
+	}
+	if known {
+		// A pod may dial it at its bridge's gateway as well, which is this machine.
+		add("INPUT", "-p", "tcp", "-m", "tcp", "--dport", coordinatorPort, "-j", "ACCEPT")
 	}
 	return rules
 }
@@ -171,11 +187,11 @@ func dockerFlavour(ctx context.Context, run iptablesCommand) (string, error) {
 
 // apply makes our rules be exactly the wanted ones, first in their chains, in one transaction of iptables-restore: at
 // no moment is a rule away that was there before and stays. Doing it twice changes nothing.
-func (h HostRules) apply(ctx context.Context, run iptablesCommand, program string, wanted []hostRule) error {
+func (h HostRules) apply(ctx context.Context, run iptablesCommand, program, forward string, wanted []hostRule) error {
 	var script strings.Builder
 	script.WriteString("*filter\n")
 	present := false
-	for _, chain := range []string{"DOCKER-USER", "INPUT"} {
+	for _, chain := range []string{forward, "INPUT"} {
 		listed, err := run(ctx, program, "", "-w", "5", "-t", "filter", "-S", chain)
 		if err != nil {
 			return fmt.Errorf("The host's firewall rules could not be read (%w); host-rules needs NET_ADMIN in the host's network namespace.", err)

@@ -26,8 +26,13 @@ type Settings struct {
 	WorkerPort    uint16       // PERRY_WORKER_PORT: TCP, for the bridge's gateway alone
 	SSHPort       uint16       // PERRY_SSH_PORT: TCP, published
 	TUN           bool         // PERRY_TUN: "auto", or "off" for the netstack fallback
+	ProxyAddress  string       // fixed: the way out without TUN
 	LogLevel      slog.Level   // PERRY_LOG: debug, info, warn or error
 }
+
+// proxyAddress is the way out without TUN: ALL_PROXY=socks5h://127.0.0.1:1055, or HTTP CONNECT at the same port (the
+// one that tailscaled's documentation uses).
+const proxyAddress = "127.0.0.1:1055"
 
 var hostnamePattern = regexp.MustCompile(`^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -40,11 +45,12 @@ func readSettings(getenv func(string) string) (Settings, error) {
 		return otherwise
 	}
 	s := Settings{
-		Hostname:   getenv("PERRY_HOSTNAME"),
-		ControlURL: strings.TrimRight(getenv("PERRY_CONTROL_URL"), "/"),
-		StateDir:   or("PERRY_STATE_DIR", "/var/lib/perry"),
-		RunDir:     or("PERRY_RUN_DIR", "/run/perry"),
-		Owners:     list(getenv("PERRY_OWNERS")),
+		Hostname:     getenv("PERRY_HOSTNAME"),
+		ControlURL:   strings.TrimRight(getenv("PERRY_CONTROL_URL"), "/"),
+		StateDir:     or("PERRY_STATE_DIR", "/var/lib/perry"),
+		RunDir:       or("PERRY_RUN_DIR", "/run/perry"),
+		Owners:       list(getenv("PERRY_OWNERS")),
+		ProxyAddress: proxyAddress,
 	}
 	if !hostnamePattern.MatchString(s.Hostname) {
 		return s, fmt.Errorf("PERRY_HOSTNAME is %q; give a workspace name of lower-case letters, digits and hyphens.", s.Hostname)

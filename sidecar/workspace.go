@@ -87,7 +87,11 @@ func onTailnet(ctx context.Context, s Settings, names *laterNames, report *Repor
 	}
 	defer node.Close()
 	if device == nil {
-		stop, err := forwardWithoutTUN(node, s, log)
+		own, err := bridgeAddresses()
+		if err != nil {
+			return err
+		}
+		stop, err := forwardWithoutTUN(node, own, s, log)
 		if err != nil {
 			return err
 		}
