@@ -23,10 +23,12 @@ from controlplane.system.metrics import Metrics
 from controlplane.system.readiness import Probe
 from controlplane.system.requests import Requests
 from controlplane.system.service import Agent
+from controlplane.tailnet import routes as tailnet
+from controlplane.tailnet.service import TailnetService
 from controlplane.workspaces import routes as workspaces
 from controlplane.workspaces.uploads import UploadFolder
 
-GROUPS: tuple[Group[Any], ...] = (workspaces.group, system.agent, system.config, auth.group)
+GROUPS: tuple[Group[Any], ...] = (workspaces.group, system.agent, system.config, tailnet.group, auth.group)
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
 
 
@@ -36,6 +38,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     loaded: Loaded
     workspaces: workspaces.Workspaces
     agent: Agent
+    tailnet: TailnetService
     bus: Bus
     uploads: UploadFolder
     tokens: Tokens
@@ -48,6 +51,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *workspaces.group.bind(self.workspaces),
             *system.agent.bind(self.agent),
             *system.config.bind(self.loaded),
+            *tailnet.group.bind(self.tailnet),
             *auth.group.bind(auth.Nothing()),
         ]
 

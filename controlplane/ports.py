@@ -362,6 +362,9 @@ class Machine(Protocol):
     def port_is_free(self, address: str, port: int) -> bool:
         """Whether a TCP port could be bound now."""
 
+    def has_tun(self) -> bool:
+        """Whether it has /dev/net/tun. Without it sidecars fall back to a network stack of their own."""
+
     def own_tailnet_addresses(self) -> tuple[str, ...]:
         """Addresses of this machine on a tailnet of its own (interface ``tailscale0`` or in 100.64.0.0/10)."""
 

@@ -34,6 +34,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _calls = msgspec.json.Decoder(Call)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def route(bound: Bound) -> HTTPRouteHandler:
@@ -62,7 +63,7 @@ def decode(body: bytes, kind: type[Wire] | None) -> Wire | None:
     """The input in a request's body; None where the procedure takes none. InvalidInput where it does not fit."""
     try:
         call = _calls.decode(body)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         raise InvalidInput(f'The body must be {{}} or {{"json": <input>}}: {_shown(exc)}.') from exc
     if kind is None:
         return None
@@ -72,7 +73,7 @@ def decode(body: bytes, kind: type[Wire] | None) -> Wire | None:
         if not call.meta:
             return msgspec.json.decode(call.json, type=kind)
         return msgspec.convert(_with_meta(msgspec.json.decode(call.json), call.meta), kind)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         raise InvalidInput(f"The input is wrong: {_shown(exc)}.") from exc
 
 
@@ -94,7 +95,7 @@ def _with_meta(value: Any, meta: list[list[int | str]]) -> Any:
     return value
 
 
-def _shown(exc: msgspec.DecodeError) -> str:
+def _shown(exc: Exception) -> str:
     message = str(exc)
     for technical, words in _READABLE.items():
         message = message.replace(technical, words)

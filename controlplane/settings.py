@@ -109,8 +109,8 @@ class Settings(Section, frozen=True):
     network: NetworkSettings = NetworkSettings()
     tailnet: TailnetSettings = TailnetSettings()
     auth: AuthSettings = AuthSettings()
-    workspaces: WorkspaceSettings = WorkspaceSettings()
     uploads: UploadSettings = UploadSettings()
+    workspaces: WorkspaceSettings = WorkspaceSettings()
 
 
 class Loaded(msgspec.Struct, frozen=True):

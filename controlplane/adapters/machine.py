@@ -23,6 +23,8 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 RESOLVED_CONF = Path("/run/systemd/resolve/resolv.conf")
 """The real servers, where /etc/resolv.conf names systemd-resolved's own stub."""
 
+TUN = Path("/dev/net/tun")
+
 TAILNET_RANGES = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 PUBLIC_DNS = ("1.1.1.1", "8.8.8.8")
 """What Docker takes too where a machine has none but loopback ones."""
@@ -47,6 +49,9 @@ class LocalMachine:
             except OSError:
                 return False
         return True
+
+    def has_tun(self) -> bool:
+        return TUN.exists()
 
     def own_tailnet_addresses(self) -> tuple[str, ...]:
         found: list[str] = []

@@ -1,7 +1,7 @@
 """The machine's own packet rules for pods, put in place by the sidecar image in mode ``host-rules``.
 
 Without them pods reach each other through the coordinator's relay instead of directly, and nothing but Docker keeps a
-pod from leaving by the machine's own tailnet interface. A machine where they cannot be set works, and says what is open.
+pod from leaving by the machine's own tailnet interface. Where they cannot be set, Perry works and says so.
 """
 
 import logging

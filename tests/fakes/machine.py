@@ -15,6 +15,9 @@ class FakeMachine:
     def port_is_free(self, address: str, port: int) -> bool:
         return port not in self.taken
 
+    def has_tun(self) -> bool:
+        return True
+
     def own_tailnet_addresses(self) -> tuple[str, ...]:
         return ()
 

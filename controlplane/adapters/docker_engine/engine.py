@@ -12,6 +12,7 @@ import anyio
 
 from controlplane.adapters.docker_engine import requests
 from controlplane.adapters.docker_engine.errors import NOT_ANSWERING, translated
+from controlplane.adapters.docker_engine.images import DockerImages
 from controlplane.errors import EngineConflict, EngineError, EngineUnavailable
 from controlplane.ports import (
     ContainerSpec,
@@ -46,6 +47,11 @@ class DockerEngine:
                 # Its way of saying that no socket exists. One may appear later, when Docker is started.
                 self._docker = aiodocker.Docker(DEFAULT_SOCKET)
         return self._docker
+
+    @property
+    def images(self) -> DockerImages:
+        """The half of it that builds images."""
+        return DockerImages(self.docker)
 
     async def close(self) -> None:
         if self._docker is not None:

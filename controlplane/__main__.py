@@ -1,0 +1,74 @@
+"""``python -m controlplane``: what ``perry agent run`` and ``perry agent build`` start."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import click
+
+from controlplane import settings_doc, wiring
+from controlplane.errors import PerryError, StartupError
+from controlplane.images.service import BuildReport
+from controlplane.settings import config_folder, load
+from controlplane.system import logs
+from controlplane.workspaces.pods import Checkpoint, no_checkpoint
+
+
+def run_agent(environ: Mapping[str, str], *, checkpoint: Checkpoint = no_checkpoint) -> None:
+    """Run the control plane of this environment; ends the process with a sentence where it cannot."""
+    try:
+        loaded = load(config_folder(environ), environ)
+        logs.configure(loaded.settings.log_level)
+        wiring.run(loaded, environ, checkpoint=checkpoint)
+    except* StartupError as group:
+        _end(group)
+
+
+@click.group()
+def main() -> None:
+    """The control plane."""
+
+
+@main.command()
+def run() -> None:
+    """Run it, in the foreground."""
+    run_agent(os.environ)
+
+
+@main.command("build")
+@click.option("--image", "images", multiple=True)
+@click.option("--no-cache", is_flag=True)
+def build_(images: tuple[str, ...], no_cache: bool) -> None:
+    """Build Perry's images."""
+    try:
+        anyio.run(
+            wiring.build, Path(__file__).parents[1], config_folder(os.environ), os.environ, images, no_cache, _show
+        )
+    except* PerryError as group:
+        _end(group)
+
+
+def _show(said: BuildReport) -> None:
+    """One line for each step; a tool's own lines are dimmed."""
+    text = f"{said.image:<14} {said.text}"
+    click.echo(click.style(text, dim=True) if said.kind == "line" else text)
+
+
+@main.command()
+def settings() -> None:
+    """Print docs/settings.md."""
+    click.echo(settings_doc.page(), nl=False)
+
+
+def _end(group: BaseExceptionGroup[PerryError]) -> None:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    click.echo(f"perry: {first}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m controlplane")

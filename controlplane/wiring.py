@@ -1,0 +1,298 @@
+"""Puts the parts together and runs them. The one task group that owns all background work is here."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from controlplane.adapters.docker_engine import DockerEngine
+from controlplane.adapters.machine import LocalMachine
+from controlplane.adapters.tailnet import make_tailnet
+from controlplane.app import Services, create_app, listener
+from controlplane.auth.service import TcpResolver, Tokens
+from controlplane.auth.store import load_token
+from controlplane.db import Database
+from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
+from controlplane.events.bus import Bus
+from controlplane.images.service import BuiltImage, Report, build_images
+from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.settings import Loaded, Settings
+from controlplane.system.metrics import Metrics
+from controlplane.system.requests import Requests
+from controlplane.system.server import listen, serve
+from controlplane.system.service import Agent
+from controlplane.tailnet.service import TailnetService
+from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.host_rules import HostRules
+from controlplane.workspaces.jobs import Jobs
+from controlplane.workspaces.keys import Keys
+from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
+from controlplane.workspaces.reconciler import Reconciler
+from controlplane.workspaces.service import Workspaces
+from controlplane.workspaces.sidecars import Sidecars
+from controlplane.workspaces.spec import PodSettings
+from controlplane.workspaces.startup import Starter
+from controlplane.workspaces.store import Store
+from controlplane.workspaces.uploads import UploadFolder
+
+log = logging.getLogger(__name__)
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """The outside systems of a control plane; tests and `make dev` give fakes."""
+
+    engine: Engine
+    tailnet: Tailnet
+    machine: Machine
+
+
+def real(loaded: Loaded) -> Outside:
+    """This machine, its Docker, and the tailnet that the settings name."""
+    settings = loaded.settings
+    engine = DockerEngine()
+    machine = LocalMachine(loaded.folder / "ssh", authorized=settings.ssh.authorized_keys, dns=settings.network.dns)
+    machine.ensure_ssh_key()
+    return Outside(engine=engine, tailnet=make_tailnet(settings, loaded.folder, engine, machine), machine=machine)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """One control plane for each folder. AlreadyRunning where there is another."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise AlreadyRunning(
+                f"A control plane runs with {folder} already; "
+                "`perry agent status` shows it, `perry agent kill` ends it."
+            ) from exc
+        yield
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path, environ: Mapping[str, str]) -> None:
+    """The folder, for its owner alone; under sudo the person who called it owns it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StartupError(
+            f"The folder {folder} cannot be used ({exc.strerror}); mend it, or name another with PERRY_CONFIG_DIR."
+        ) from exc
+    if os.geteuid() == 0 and environ.get("SUDO_UID", "").isdigit():
+        os.chown(folder, int(environ["SUDO_UID"]), int(environ.get("SUDO_GID", "-1")))
+
+
+class Core:
+    """Everything behind the API, put together."""
+
+    def __init__(self, loaded: Loaded, outside: Outside, database: Database, checkpoint: Checkpoint) -> None:
+        settings = loaded.settings
+        self.bus = Bus()
+        self.uploads = UploadFolder(loaded.folder / "uploads", limit=settings.uploads.limit)
+        self.stop = anyio.Event()
+        self._outside = outside
+        self._database = database
+        store = Store(database)
+        pods = Pods(
+            outside.engine,
+            outside.machine,
+            instance=settings.instance,
+            prefix=settings.workspace_prefix,
+            known_hosts=settings.ssh.known_hosts,
+            checkpoint=checkpoint,
+        )
+        self.sidecars = Sidecars(outside.engine, lambda name: self.workspaces.changed(name))
+        self.jobs = Jobs()
+        keys = Keys(outside.tailnet, store, checkpoint)
+        checkout = Checkout(outside.engine, self.uploads)
+        sidecar_image = f"perry/sidecar:{settings.image_tag}"
+        starter = Starter(
+            engine=outside.engine,
+            tailnet=outside.tailnet,
+            machine=outside.machine,
+            store=store,
+            pods=pods,
+            sidecars=self.sidecars,
+            checkout=checkout,
+            keys=keys,
+            pod_settings=lambda: pod_settings(settings, outside, sidecar_image),
+            ssh_address=_reachable(settings.ssh.bind),
+            changed=lambda name: self.workspaces.changed(name),
+            checkpoint=checkpoint,
+        )
+        self.workspaces = Workspaces(
+            settings=settings,
+            engine=outside.engine,
+            tailnet=outside.tailnet,
+            machine=outside.machine,
+            store=store,
+            pods=pods,
+            followed=self.sidecars,
+            checkout=checkout,
+            starter=starter,
+            announcer=self.bus,
+            jobs=self.jobs,
+            checkpoint=checkpoint,
+        )
+        self.reconciler = Reconciler(
+            engine=outside.engine,
+            tailnet=outside.tailnet,
+            store=store,
+            pods=pods,
+            followed=self.sidecars,
+            jobs=self.jobs,
+            keys=keys,
+            host_rules=HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image),
+            workspaces=self.workspaces,
+            instance=settings.instance,
+        )
+        self.services = Services(
+            loaded=loaded,
+            workspaces=self.workspaces,
+            agent=Agent(
+                count=lambda: len(self.workspaces.last_seen()),
+                docker_version=self._docker_version,
+                tailnet_provider=outside.tailnet.provider,
+                stop=self.stop.set,
+            ),
+            tailnet=TailnetService(
+                outside.tailnet,
+                settings.auth.owners,
+                lambda: {record.node_id: record.name for record in store.all() if record.node_id is not None},
+            ),
+            bus=self.bus,
+            uploads=self.uploads,
+            tokens=Tokens(load_token(loaded.folder)),
+            metrics=Metrics(),
+            probes={"docker": self._docker, "state": self._state, "first look": self._first_look},
+        )
+
+    async def _docker_version(self) -> str | None:
+        try:
+            return (await self._outside.engine.info()).version
+        except EngineError:
+            return None
+
+    async def _docker(self) -> str | None:
+        return (await self._outside.engine.info()).version
+
+    async def _state(self) -> str | None:
+        self._database.check()
+        return None
+
+    async def _first_look(self) -> str | None:
+        if not self.reconciler.looked.is_set():
+            raise NotReady("The control plane is still looking at what there is; ask again in a moment.")
+        return None
+
+    async def run(self, host: str, port: int) -> None:
+        """Until a signal or ``agent.kill`` ends it."""
+        requests = Requests(self.services.metrics)
+        app = listener(
+            create_app(self.services),
+            requests=requests,
+            resolver=TcpResolver(self.services.tokens),
+            allowed_hosts=(*self.services.loaded.settings.auth.allowed_hosts, *_own_name(host)),
+        )
+        tcp = listen(host, port)
+        try:
+            async with anyio.create_task_group() as tasks:
+                self.jobs.run_in(tasks)
+                self.sidecars.run_in(tasks)
+                tasks.start_soon(self._end_on_signals)
+                tasks.start_soon(self.uploads.sweep_for_ever)
+                tasks.start_soon(self.reconciler.run)
+                await serve(app, tcp, requests=requests, stop=self.stop, before_end=self.bus.close)
+                # What is under way is broken off; it goes on from there at the next start.
+                tasks.cancel_scope.cancel()
+        finally:
+            tcp.close()
+            with anyio.CancelScope(shield=True):
+                await self._outside.tailnet.close()
+                await self._outside.engine.close()
+
+    async def _end_on_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("ending, on signal %s", signal.Signals(number).name)
+                self.stop.set()
+                return
+
+
+def run(
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    *,
+    outside: Callable[[Loaded], Outside] = real,
+    checkpoint: Checkpoint = no_checkpoint,
+) -> None:
+    """Run a control plane until it is told to end. StartupError says why it cannot."""
+    make_folder(loaded.folder, environ)
+    with folder_lock(loaded.folder):
+        database = Database.open(loaded.folder / "state.db")
+        try:
+
+            async def main() -> None:
+                core = Core(loaded, outside(loaded), database, checkpoint)
+                await core.run(loaded.settings.host, loaded.settings.port)
+
+            anyio.run(main)
+        finally:
+            database.close()
+
+
+async def build(
+    checkout: Path, folder: Path, environ: Mapping[str, str], names: Sequence[str], no_cache: bool, report: Report
+) -> list[BuiltImage]:
+    """Build Perry's images on this machine's Docker."""
+    engine = DockerEngine()
+    try:
+        return await build_images(
+            checkout=checkout,
+            builder=engine.images,
+            certificates=LocalMachine(folder / "ssh").added_ca_certificates(),
+            env=environ,
+            report=report,
+            names=names,
+            no_cache=no_cache,
+        )
+    finally:
+        await engine.close()
+
+
+async def pod_settings(settings: Settings, outside: Outside, sidecar_image: str) -> PodSettings:
+    """What is the same for all pods, as it is now."""
+    owners = settings.auth.owners
+    if not owners and outside.tailnet.joins:
+        with contextlib.suppress(TailnetError):
+            owners = (await outside.tailnet.info()).owners
+    return PodSettings(
+        instance=settings.instance,
+        prefix=settings.workspace_prefix,
+        sidecar_image=sidecar_image,
+        ssh_bind=settings.ssh.bind,
+        dns=outside.machine.upstream_dns(),
+        joins=outside.tailnet.joins,
+        control_url=outside.tailnet.control_url or "",
+        owners=tuple(owners),
+        refused_addresses=outside.machine.own_tailnet_addresses(),
+        tun=outside.machine.has_tun(),
+    )
+
+
+def _reachable(bind: str) -> str:
+    """An address at which this machine reaches what is bound there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+
+
+def _own_name(host: str) -> tuple[str, ...]:
+    """The address that is listened on, as a host that requests may name, unless it stands for all."""
+    return () if host in ("0.0.0.0", "::") else (host,)

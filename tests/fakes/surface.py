@@ -1,0 +1,86 @@
+"""The control plane's HTTP side on a fake service: for tests of what stands in front, and of its clients."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from controlplane.app import Services, create_app, listener
+from controlplane.asgi import App
+from controlplane.auth.service import Resolver, TcpResolver, Tokens
+from controlplane.events.bus import Bus
+from controlplane.settings import load
+from controlplane.system.metrics import Metrics
+from controlplane.system.readiness import Probe
+from controlplane.system.requests import Requests
+from controlplane.system.server import listen, serve
+from controlplane.system.service import Agent
+from controlplane.workspaces.uploads import UploadFolder
+from tests.fakes.workspaces import FakeWorkspaces
+
+TOKEN = "test-token-0123456789-abcdefghijklmnopqrstu"
+
+
+class Surface:
+    """All of it; ``app`` is what a TCP listener serves. ``stop`` is set by ``agent.kill``."""
+
+    def __init__(self, folder: Path, *, kept: int = 512, allowed_hosts: tuple[str, ...] = ()) -> None:
+        self.bus = Bus(kept=kept)
+        self.workspaces = FakeWorkspaces(self.bus)
+        self.stop = anyio.Event()
+        self.metrics = Metrics()
+        self.requests = Requests(self.metrics)
+        self.probes: dict[str, Probe] = {}
+        self.uploads = UploadFolder(folder / "uploads", limit=3 << 20)
+        self.tokens = Tokens(TOKEN)
+        self.litestar = create_app(
+            Services(
+                loaded=load(folder, {"PERRY_PORT": "7000"}),
+                workspaces=self.workspaces,
+                agent=Agent(
+                    count=lambda: len(self.workspaces.last_seen()),
+                    docker_version=self._docker_version,
+                    tailnet_provider="none",
+                    stop=self.stop.set,
+                ),
+                bus=self.bus,
+                uploads=self.uploads,
+                tokens=self.tokens,
+                metrics=self.metrics,
+                probes=self.probes,
+            )
+        )
+        self.allowed_hosts = allowed_hosts
+        self.app = self.listener(TcpResolver(self.tokens))
+
+    async def _docker_version(self) -> str | None:
+        return "20.10.24"
+
+    def listener(self, resolver: Resolver) -> App:
+        """The same routes as another listener serves them."""
+        return listener(self.litestar, requests=self.requests, resolver=resolver, allowed_hosts=self.allowed_hosts)
+
+    @asynccontextmanager
+    async def served(self, *, grace: float = 5) -> AsyncIterator[int]:
+        """A real server on a loopback port, until the block ends."""
+        socket = listen("127.0.0.1", 0)
+        port: int = socket.getsockname()[1]
+        async with anyio.create_task_group() as group:
+
+            async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+                await serve(
+                    self.app,
+                    socket,
+                    requests=self.requests,
+                    stop=self.stop,
+                    before_end=self.bus.close,
+                    grace=grace,
+                    task_status=task_status,
+                )
+
+            await group.start(run)
+            try:
+                yield port
+            finally:
+                self.stop.set()

@@ -1,0 +1,126 @@
+"""The use cases of workspaces in memory, for what stands in front of them."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from controlplane.errors import Conflict, NotFound, PerryError
+from controlplane.events.bus import Bus
+from controlplane.workspaces.routes import Workspaces
+from protocol.workspaces import (
+    DeleteWorkspace,
+    ExecCommand,
+    ExecResult,
+    Limits,
+    LogLine,
+    LogLines,
+    StartWorkspace,
+    TailnetState,
+    UnsavedWork,
+    Workspace,
+    WorkspaceLogs,
+    WorkspacePorts,
+    WorkspaceStatus,
+    WorkspaceTailnet,
+)
+
+
+def workspace(name: str, *, status: WorkspaceStatus = WorkspaceStatus.RUNNING, memory: int = 1 << 30) -> Workspace:
+    """A workspace as the real thing would show it."""
+    return Workspace(
+        name=name,
+        status=status,
+        created="2026-01-01T00:00:00Z",
+        ports=WorkspacePorts(ssh=22001),
+        image="perry/workspace-base:latest",
+        docker=True,
+        limits=Limits(cpus=1.5, memory=memory, pids=8192),
+        tailnet=WorkspaceTailnet(status=TailnetState.ONLINE, hostname=name, ips=["100.64.0.1"]),
+        ssh_host_keys=["ssh-ed25519 AAAA"],
+    )
+
+
+class FakeWorkspaces:
+    """Everything succeeds at once and is told on ``bus``. ``fail`` is raised by the next call; ``asked`` are inputs."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.fail: Exception | None = None
+        self.asked: list[object] = []
+        self._bus = bus
+        self._all: dict[str, Workspace] = {}
+
+    def put(self, changed: Workspace) -> None:
+        """A workspace appears or changes."""
+        self._all[changed.name] = changed
+        self._bus.workspace_changed(changed)
+
+    def last_seen(self) -> Sequence[Workspace]:
+        return list(self._all.values())
+
+    async def list(self) -> list[Workspace]:
+        self._called(None)
+        return list(self._all.values())
+
+    async def get(self, name: str) -> Workspace:
+        self._called(name)
+        return self._existing(name)
+
+    async def create(self, wanted: StartWorkspace) -> Workspace:
+        if wanted.name in self._all:
+            raise Conflict(f"A workspace named {wanted.name!r} exists already; `perry start {wanted.name}` starts it.")
+        return await self.start(wanted)
+
+    async def start(self, wanted: StartWorkspace) -> Workspace:
+        self._called(wanted)
+        self.put(workspace(wanted.name, memory=wanted.memory or 1 << 30))
+        return self._all[wanted.name]
+
+    async def stop(self, name: str) -> Workspace:
+        self._called(name)
+        self.put(msgspec.structs.replace(self._existing(name), status=WorkspaceStatus.STOPPED))
+        return self._all[name]
+
+    async def restart(self, name: str) -> Workspace:
+        self._called(name)
+        self.put(msgspec.structs.replace(self._existing(name), status=WorkspaceStatus.RUNNING))
+        return self._all[name]
+
+    async def delete(self, wanted: DeleteWorkspace) -> None:
+        self._called(wanted)
+        self._existing(wanted.name)
+        if not wanted.force:
+            raise Conflict(
+                f"{wanted.name!r} has work that would be lost; save it, or delete with --force.",
+                data=UnsavedWork(uncommitted=["?? new.py"], unpushed=[]),
+            )
+        del self._all[wanted.name]
+        self._bus.workspace_deleted(wanted.name)
+
+    async def exec(self, wanted: ExecCommand) -> ExecResult:
+        self._called(wanted)
+        self._existing(wanted.name)
+        return ExecResult(exit_code=0, stdout=" ".join(wanted.command), stderr="", truncated=False)
+
+    async def logs(self, wanted: WorkspaceLogs) -> LogLines:
+        self._called(wanted)
+        self._existing(wanted.name)
+        return LogLines(items=[LogLine(at="2026-01-01T00:00:00Z", source="workspace", text="hello")])
+
+    def _called(self, wanted: object) -> None:
+        self.asked.append(wanted)
+        if self.fail is not None:
+            failure, self.fail = self.fail, None
+            raise failure
+
+    def _existing(self, name: str) -> Workspace:
+        try:
+            return self._all[name]
+        except KeyError:
+            error: PerryError = NotFound(
+                f"There is no workspace named {name!r}; `perry list` shows those that there are."
+            )
+            raise error from None
+
+
+def _typed(fake: FakeWorkspaces) -> Workspaces:
+    return fake
