@@ -15,7 +15,8 @@ import msgspec
 
 from cli import config
 from cli.errors import CliError, Lost, NotAuthorised, NotReachable, NotReady, server_said
-from protocol.errors import WireError
+from protocol.errors import ErrorCode, WireError
+from protocol.health import Health
 from protocol.version import API_VERSION, VERSION
 from protocol.wire import Wire
 
@@ -66,6 +67,15 @@ class Client:
             return self.get("/health", seconds=2)[0] == 200
         except NotReachable:
             return False
+
+    def check_version(self) -> None:
+        """Before what cannot be taken back: NotReady where the control plane would misunderstand this program."""
+        try:
+            other = self._health()
+        except msgspec.DecodeError as exc:
+            raise self._not_understood("its health cannot be read") from exc
+        if other.api_version != API_VERSION:
+            raise self._other_version(other)
 
     def upload(self, upload_id: str, file: Path, progress: Callable[[int, int], None]) -> None:
         """Send a file to ``/uploads/<id>``. ``progress`` is told how many bytes of how many are sent."""
@@ -168,6 +178,8 @@ class Client:
             error = msgspec.json.decode(msgspec.json.decode(answer, type=_Answer).json, type=WireError)
         except msgspec.DecodeError:
             return self._not_understood(f"it says HTTP {status}")
+        if error.code == ErrorCode.NOT_FOUND and error.message.startswith("There is no POST /rpc/"):
+            return self._not_understood("it has no such procedure")
         if status == 401 and config.token(self.target) is None:
             return NotAuthorised(
                 f"The agent at {self.target.url} wants a token; `perry agent token` on its machine prints it, "
@@ -179,19 +191,21 @@ class Client:
     def _not_understood(self, why: str) -> CliError:
         """For what is no control plane, or one of another age."""
         try:
-            other = msgspec.json.decode(self.get("/health")[1], type=_Health)
+            other = self._health()
         except (msgspec.DecodeError, NotReachable):
             return CliError(f"What answers at {self.target.url} is no Perry agent ({why}); check the address and port.")
-        if other.version is None or other.version == VERSION:
+        if other.version == VERSION:
             return CliError(f"The agent at {self.target.url} answered what this perry does not understand: {why}.")
+        return self._other_version(other)
+
+    def _other_version(self, other: Health) -> NotReady:
         return NotReady(
-            f"The agent at {self.target.url} is version {other.version} and this perry {VERSION} (API {API_VERSION}); "
-            f"they do not understand each other ({why}), so install the same version on both."
+            f"The agent at {self.target.url} is version {other.version} (API {other.api_version}) and this perry is "
+            f"{VERSION} (API {API_VERSION}), which do not understand each other; install the same version on both."
         )
 
-
-class _Health(msgspec.Struct, frozen=True):
-    version: str | None = None
+    def _health(self) -> Health:
+        return msgspec.json.decode(self.get("/health")[1], type=Health)
 
 
 def _reason(exc: BaseException) -> str:

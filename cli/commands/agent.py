@@ -18,10 +18,11 @@ from cli.commands.parameters import as_json
 from cli.errors import CliError, Missing, NotReachable, NotReady
 from protocol.agent import AgentInfo, Killed
 from protocol.folders import AGENT_LOG
+from protocol.health import Readiness
 from protocol.tailnet import TailnetStatus
 
 POLL_SECONDS: Final = 0.1
-READY_SECONDS: Final = 120.0
+READY_SECONDS: Final = 60.0
 """How long a control plane in the background may take to be ready before this says that it is not."""
 END_SECONDS: Final = 60.0
 
@@ -197,6 +198,7 @@ def _run_in_background(client: Client, environment: dict[str, str]) -> None:
 
 def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", log: Path, began_at: int) -> None:
     deadline = time.monotonic() + READY_SECONDS
+    shown = ""
     while True:
         if process.poll() is not None:
             raise CliError(f"The agent ended as soon as it was started: {_last_words(log, began_at)}")
@@ -205,29 +207,24 @@ def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", log: P
             return
         if time.monotonic() > deadline:
             raise NotReady(
-                f"The agent runs (process {process.pid}) and is not ready after {READY_SECONDS:.0f} s: {reason}; "
-                f"its log is {log}."
+                f"The agent runs (process {process.pid}) and is not ready after {READY_SECONDS:.0f} s: "
+                f"{reason or 'it does not answer.'} Its log is {log}."
             )
+        if reason and reason != shown:
+            shown = reason
+            output.note(f"Not ready yet: {output.clean(reason)}")
         time.sleep(POLL_SECONDS)
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    message: str | None = None
-    error: str | None = None
 
 
 def _ready(client: Client) -> tuple[bool, str]:
     try:
         code, body = client.get("/ready")
+        found = msgspec.json.decode(body, type=Readiness)
     except NotReachable:
-        return False, "it does not answer yet"
-    if code == 200:
-        return True, ""
-    try:
-        problem = msgspec.json.decode(body, type=_Problem)
+        return False, ""
     except msgspec.DecodeError:
-        problem = _Problem()
-    return False, problem.message or problem.error or f"it says HTTP {code}"
+        return False, f"it says HTTP {code}"
+    return found.ready, found.error or ""
 
 
 def _last_words(file: Path, offset: int) -> str:

@@ -23,6 +23,7 @@ def delete(name: str, force: bool, as_json: bool) -> None:
     unless --force is given.
     """
     client = Client()
+    client.check_version()
     try:
         _delete(client, name, force)
     except Refused as exc:

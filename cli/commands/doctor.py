@@ -20,6 +20,7 @@ from protocol.agent import AgentInfo
 from protocol.auth import IdentityKind, WhoAmI
 from protocol.config import Config
 from protocol.folders import TOKEN_FILE
+from protocol.health import Readiness
 from protocol.tailnet import TailnetStatus
 from protocol.version import VERSION
 from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
@@ -100,6 +101,7 @@ def checks() -> Iterator[Check]:
     else:
         text = "Docker does not answer the agent"
         yield Check("docker", Verdict.FAIL, text, "start it there (`sudo systemctl start docker`)")
+    yield from _readiness(client)
     settings = _settings(client)
     yield from _this_machine(target, settings)
     workspaces = client.call("workspaces.list", list[Workspace])
@@ -134,6 +136,20 @@ def _token(client: Client) -> Iterator[Check]:
         yield Check("token", Verdict.FAIL, f"others can read {file} (mode {mode:o})", f"chmod 600 {file}")
     else:
         yield Check("token", Verdict.OK, f"accepted: you are {who.login or who.kind}")
+
+
+def _readiness(client: Client) -> Iterator[Check]:
+    """What the agent itself finds wanting."""
+    try:
+        found = msgspec.json.decode(client.get("/ready", seconds=20)[1], type=Readiness)
+    except (CliError, msgspec.DecodeError) as exc:
+        yield Check("ready", Verdict.FAIL, f"the agent does not say whether it is ready: {exc}")
+        return
+    for each in found.checks:
+        if not each.ok:
+            yield Check(f"ready: {each.name}", Verdict.FAIL, each.detail or "not well")
+    if found.ready:
+        yield Check("ready", Verdict.OK, f"the agent has {', '.join(each.name for each in found.checks) or 'all'}")
 
 
 def _settings(client: Client) -> dict[str, object]:

@@ -60,6 +60,7 @@ def start(
     if branch is not None and clone is None:
         raise click.UsageError("--branch says which branch of --clone to check out; give both.")
     client = Client()
+    client.check_version()
     wanted = StartWorkspace(
         name=name,
         clone=clone,
@@ -105,8 +106,6 @@ def _with_local_repository(client: Client, wanted: StartWorkspace, clone: str) -
         return wanted
     repository = bundle.inspect(path)
     branch = bundle.branch_to_take(repository, wanted.branch)
-    if not client.answers():
-        raise client.unreachable()
     upload = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="perry-") as folder:
         file = Path(folder) / "bundle"

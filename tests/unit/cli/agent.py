@@ -19,7 +19,8 @@ from controlplane.workspaces.state import StepId
 from protocol.agent import AgentInfo
 from protocol.errors import STATUS, ErrorCode, WireError
 from protocol.events import Event, Snapshot, WorkspaceChanged
-from protocol.version import VERSION
+from protocol.health import Check, Health, Readiness
+from protocol.version import API_VERSION, VERSION
 from protocol.workspaces import (
     Limits,
     Startup,
@@ -88,8 +89,8 @@ class FakeAgent:
         self.calls: list[tuple[str, Any]] = []
         self.uploads: dict[str, bytes] = {}
         self.upload_answer = Answer(200, b'{"json":{}}')
-        self.health = Answer(200, msgspec.json.encode({"status": "ok", "version": VERSION}))
-        self.ready = Answer(200, b"{}")
+        self.health = Answer(200, msgspec.json.encode(Health(ok=True, version=VERSION, api_version=API_VERSION)))
+        self.ready = Answer(200, msgspec.json.encode(Readiness(ready=True, checks=[Check(name="docker", ok=True)])))
         self.workspaces: dict[str, Workspace] = {}
         self.subscriptions: list[str] = []
         self.seq = 0
@@ -145,10 +146,12 @@ class FakeAgent:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _http(self, method: str, path: str, receive: Receive, authorised: bool) -> Answer:
-        if path in ("/health", "/ready"):
-            return self.health if path == "/health" else self.ready
+        if path == "/health":
+            return self.health
         if not authorised:
             return refuses(ErrorCode.UNAUTHORIZED, "The token is wrong; `perry agent token` prints it.")
+        if path == "/ready":
+            return self.ready
         body = b""
         more = True
         while more:
@@ -171,7 +174,7 @@ class FakeAgent:
                 ErrorCode.NOT_FOUND, f"There is no workspace named {wanted['name']!r}; `perry list` shows them."
             )
         if prepared is None:
-            prepared = refuses(ErrorCode.NOT_FOUND, f"There is no procedure {procedure}.")
+            prepared = refuses(ErrorCode.NOT_FOUND, f"There is no POST {path}; GET /schema lists what there is.")
         if isinstance(prepared, Answer):
             return prepared
         return Answer(200, b'{"json":' + msgspec.json.encode(prepared) + b"}")

@@ -51,9 +51,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     asked = 0
     def do_GET(self):
         Handler.asked += 1
-        self.send_response(200 if self.path == "/health" or Handler.asked > 2 else 503)
+        ready = Handler.asked > 2
+        self.send_response(200 if self.path == "/health" or ready else 503)
         self.end_headers()
-        self.wfile.write(b'{"version": "x"}')
+        error = b', "error": "Docker is away; start it."' * (not ready)
+        self.wfile.write(b'{"ready": %s, "checks": []%s}' % (b"true" if ready else b"false", error))
         if self.path == "/end": os._exit(0)
 print("listening", flush=True)
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PERRY_PORT"])), Handler).serve_forever()
@@ -103,7 +105,7 @@ def test_run_in_the_background_says_what_it_died_of(perry_: Perry, monkeypatch: 
 
 
 def test_run_in_the_background_that_never_is_ready(perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, BACKGROUND.replace("Handler.asked > 2", "False"))
+    stand_in(monkeypatch, BACKGROUND.replace("ready = Handler.asked > 2", "ready = False"))
     monkeypatch.setattr("cli.commands.agent.READY_SECONDS", 1.0)
     port = free_port()
     try:
@@ -111,7 +113,7 @@ def test_run_in_the_background_that_never_is_ready(perry_: Perry, monkeypatch: p
     finally:
         end(port)
     assert result.exit_code == 7
-    assert "it says HTTP 503" in result.stderr
+    assert result.stderr.count("Docker is away; start it.") == 2
 
 
 def test_status(perry_: Perry, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:

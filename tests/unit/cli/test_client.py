@@ -8,6 +8,7 @@ import pytest
 
 from protocol.agent import AgentInfo
 from protocol.errors import ErrorCode
+from protocol.health import Health
 from tests.unit.cli.agent import Answer, FakeAgent, refuses, workspace
 from tests.unit.cli.conftest import Perry
 
@@ -85,14 +86,34 @@ def test_something_else_that_answers(perry_: Perry, agent: FakeAgent) -> None:
     assert "is no Perry agent" in result.stderr
 
 
+NEWER = Health(ok=True, version="7.0.0", api_version=7)
+
+
 @pytest.mark.parametrize("answer", [Answer(404, b"Not Found"), Answer(200, b'{"json":[{"name":"a"}]}')])
 def test_an_agent_of_another_version(perry_: Perry, agent: FakeAgent, answer: Answer) -> None:
     agent.answers["workspaces.list"] = answer
-    agent.health = Answer(200, msgspec.json.encode({"version": "7.0.0"}))
+    agent.health = Answer(200, msgspec.json.encode(NEWER))
     result = perry_("list")
     assert result.exit_code == 7
     assert "version 7.0.0" in result.stderr
     assert "install the same version" in result.stderr
+
+
+def test_a_procedure_that_is_not_there(perry_: Perry, agent: FakeAgent) -> None:
+    assert "answered what this perry does not understand" in perry_("tailnet", "join").stderr
+    agent.health = Answer(200, msgspec.json.encode(NEWER))
+    assert "install the same version" in perry_("tailnet", "join").stderr
+
+
+@pytest.mark.parametrize("command", ["start", "delete"])
+def test_what_cannot_be_taken_back_is_not_asked_of_another_version(
+    perry_: Perry, agent: FakeAgent, command: str
+) -> None:
+    agent.health = Answer(200, msgspec.json.encode(NEWER))
+    assert perry_(command, "alpha").exit_code == 7
+    agent.health = Answer(200, b"<html>")
+    assert perry_(command, "alpha").exit_code == 1
+    assert agent.calls == []
 
 
 def test_unknown_fields_are_no_trouble(perry_: Perry, agent: FakeAgent) -> None:

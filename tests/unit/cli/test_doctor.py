@@ -10,10 +10,11 @@ from protocol.agent import AgentInfo
 from protocol.auth import IdentityKind, WhoAmI
 from protocol.config import Config, ConfigValue
 from protocol.errors import ErrorCode
+from protocol.health import Check, Readiness
 from protocol.tailnet import TailnetNode, TailnetStatus
 from protocol.version import VERSION
 from protocol.workspaces import TailnetState, WorkspaceTailnet
-from tests.unit.cli.agent import FakeAgent, refuses, workspace
+from tests.unit.cli.agent import Answer, FakeAgent, refuses, workspace
 from tests.unit.cli.conftest import Perry
 
 NODE = TailnetNode(name="laptop", ips=["100.64.0.9"], online=True, tags=[])
@@ -85,6 +86,12 @@ def test_what_is_not_well(
     found = lines(perry_)[name]
     assert found[0] == verdict
     assert says in found[1]
+
+
+def test_what_the_agent_itself_finds_wanting(perry_: Perry, well: FakeAgent) -> None:
+    wanting = Check(name="tun", ok=False, detail="There is none; load it.")
+    well.ready = Answer(503, msgspec.json.encode(Readiness(ready=False, checks=[wanting], error="x")))
+    assert lines(perry_)["ready: tun"] == ("fail", "There is none; load it. ")
 
 
 def test_workspaces_that_are_not_well(perry_: Perry, well: FakeAgent) -> None:
