@@ -16,7 +16,9 @@ from controlplane.system.readiness import Probe
 from controlplane.system.requests import Requests
 from controlplane.system.server import listen, serve
 from controlplane.system.service import Agent
+from controlplane.tailnet.service import TailnetService
 from controlplane.workspaces.uploads import UploadFolder
+from tests.fakes.tailnet import FakeTailnet
 from tests.fakes.workspaces import FakeWorkspaces
 
 TOKEN = "test-token-0123456789-abcdefghijklmnopqrstu"
@@ -44,6 +46,7 @@ class Surface:
                     tailnet_provider="none",
                     stop=self.stop.set,
                 ),
+                tailnet=TailnetService(FakeTailnet(), (), dict),
                 bus=self.bus,
                 uploads=self.uploads,
                 tokens=self.tokens,
