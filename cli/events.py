@@ -17,6 +17,7 @@ NOT_AUTHORISED: Final = 4001
 UNKNOWN_TOKEN: Final = (
     "The agent does not accept this token; `perry agent token` on its machine prints its own, give it in PERRY_TOKEN."
 )
+CLOSE_SECONDS: Final = 0.2
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 2.0
 PATIENCE: Final = 300.0
@@ -103,7 +104,7 @@ class Events:
                 additional_headers=self._client.headers(),
                 proxy=None,
                 open_timeout=CONNECT_SECONDS,
-                close_timeout=1,
+                close_timeout=CLOSE_SECONDS,
                 max_size=64 << 20,
                 compression=None,
             )

@@ -18,6 +18,7 @@ from protocol.events import Snapshot, WorkspaceChanged, WorkspaceDeleted
 from protocol.workspaces import Startup, StartupState, StartWorkspace, TailnetState, Workspace, WorkspaceRef
 
 RETRIES = 5
+FIRST_SNAPSHOT_SECONDS = 5.0
 
 
 @click.command()
@@ -144,6 +145,8 @@ def _follow(client: Client, wanted: StartWorkspace, shown: View) -> Workspace:
 
     try:
         with Events(client) as events:
+            # What comes after the first snapshot is about this start; so is every later snapshot.
+            events.receive(FIRST_SNAPSHOT_SECONDS)
             asked = _ask(client, wanted)
             attempt = asked.startup.attempt if asked.startup else 1
             if (ended := _ended(asked, attempt)) is not None:
@@ -160,8 +163,7 @@ def _follow(client: Client, wanted: StartWorkspace, shown: View) -> Workspace:
                 elif isinstance(event, Snapshot):
                     workspace = next((each for each in event.workspaces if each.name == wanted.name), None)
                     if workspace is None:
-                        # The first snapshot is older than our call. In a later one it is missing because it is gone,
-                        # and then this says so; a connection that is lost again is noticed by `events`.
+                        # It is gone, and this says so; a connection that is lost again is noticed by `events`.
                         with contextlib.suppress(NotReachable):
                             workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=wanted.name))
                 elif isinstance(event, WorkspaceDeleted) and event.name == wanted.name:

@@ -79,8 +79,9 @@ Prepared = Any
 class FakeAgent:
     """The server. ``calls`` are the procedures that were called, with their input."""
 
-    def __init__(self, token: str = "secret") -> None:
-        self.token = token
+    def __init__(self, url: str = "") -> None:
+        self.url = url
+        self.token = "secret"
         self.answers: dict[str, Prepared] = {
             "agent.info": AgentInfo(
                 version=VERSION, hostname="box", uptime=4000.0, workspaces_count=0, docker_version="20.10.24"
@@ -96,7 +97,6 @@ class FakeAgent:
         self.seq = 0
         self._sockets: list[asyncio.Queue[Event | None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.url = ""
 
     # --- what a test does
 
@@ -209,18 +209,30 @@ class FakeAgent:
         await send({"type": "websocket.send", "text": msgspec.json.encode(event).decode()})
 
 
+class Server:
+    """Serves one fake agent after the other, at one address: starting a server anew for each test would take long."""
+
+    def __init__(self) -> None:
+        self.agent = FakeAgent()
+        self.url = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.agent(scope, receive, send)
+
+
 @contextlib.contextmanager
-def running(agent: FakeAgent) -> Iterator[FakeAgent]:
-    """Serve it on a free port of loopback; ``url`` says where."""
+def running() -> Iterator[Server]:
+    """A server on a free port of loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
-    agent.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app = Server()
+    app.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(
-        uvicorn.Config(agent, ws="websockets-sansio", lifespan="off", log_level="critical", access_log=False)
+        uvicorn.Config(app, ws="websockets-sansio", lifespan="off", log_level="critical", access_log=False)
     )
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        yield agent
+        yield app
     finally:
         server.should_exit = True
         thread.join(10)

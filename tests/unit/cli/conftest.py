@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import perry
-from tests.unit.cli.agent import FakeAgent, running
+from tests.unit.cli.agent import FakeAgent, Server, running
 
 
 class Perry:
@@ -34,13 +34,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server for all tests."""
+    with running() as served:
+        yield served
+
+
 @pytest.fixture
-def agent(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAgent]:
+def agent(server: Server, clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
     """A fake agent that the commands find, with the token that they find."""
-    with running(FakeAgent()) as fake:
-        monkeypatch.setenv("PERRY_URL", fake.url)
-        (clean_environment / "token").write_text("secret\n")
-        yield fake
+    server.agent = FakeAgent(server.url)
+    monkeypatch.setenv("PERRY_URL", server.url)
+    (clean_environment / "token").write_text("secret\n")
+    return server.agent
 
 
 @pytest.fixture
