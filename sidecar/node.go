@@ -164,6 +164,10 @@ func (n *Node) take(ctx context.Context, note ipn.Notify) {
 	}
 	n.log.Warn("the coordinator refused", "said", oneLine(*note.ErrMessage))
 	sentence, permanent := explainRefusal(*note.ErrMessage)
+	if !n.keyInUse && n.key() != "" {
+		n.enrol(ctx) // our old place is gone, and there is a key for a new one
+		return
+	}
 	if !permanent || !n.keyInUse {
 		n.trouble = sentence
 		return
