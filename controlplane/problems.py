@@ -7,10 +7,10 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Response
 from litestar.enums import MediaType
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.types import ExceptionHandlersMap
 
-from controlplane.asgi import REQUEST_ID, Receive, Scope, Send
+from controlplane.asgi import CLIENT_LEFT, REQUEST_ID, Receive, Scope, Send
 from controlplane.errors import PerryError
 from protocol.errors import STATUS, ErrorCode, WireError
 
@@ -47,6 +47,8 @@ def of(exc: BaseException, scope: Mapping[str, object]) -> WireError:
         return wire(exc.code, exc.message, exc.data)
     if isinstance(exc, HTTPException) and exc.status_code < 500:
         return _of_framework(exc, scope)
+    if CLIENT_LEFT in scope and isinstance(exc, InternalServerException):
+        return wire(ErrorCode.BAD_REQUEST, "The client left before its request was whole.")  # Nobody reads this.
     request_id = scope.get(REQUEST_ID)
     log.error("a request crashed", exc_info=exc)
     return wire(

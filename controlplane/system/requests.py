@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 
 from controlplane import problems
-from controlplane.asgi import IDENTITY, REQUEST_ID, App, Message, Receive, Scope, Send
+from controlplane.asgi import CLIENT_LEFT, IDENTITY, REQUEST_ID, App, Message, Receive, Scope, Send
 from controlplane.auth.identity import ANONYMOUS
 from controlplane.errors import PerryError
 from controlplane.system.logs import request_id
@@ -67,13 +67,20 @@ class Requests:
         scope[REQUEST_ID] = answer.request_id
         token = request_id.set(answer.request_id)
         began = time.perf_counter()
+
+        async def listen() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and answer.status is None:
+                scope[CLIENT_LEFT] = True
+            return message
+
         try:
             if scope["type"] == "http":
-                await self._bounded(app, scope, receive, answer)
+                await self._bounded(app, scope, listen, answer)
             else:
                 await app(scope, receive, answer.send)
         except OSError:
-            answer.client_left = True  # uvicorn says so when it cannot send.
+            scope[CLIENT_LEFT] = True  # uvicorn says so when it cannot send.
         except Exception as exc:
             # Litestar answers its own crashes; this is for what fails outside of it, or after the answer has begun.
             error = problems.of(exc, scope)
@@ -97,7 +104,7 @@ class Requests:
     def _record(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
         method = scope.get("method", "WS")
         route = str(scope.get("path_template") or UNKNOWN_ROUTE)
-        status = answer.status or (499 if answer.client_left else 500)
+        status = 499 if CLIENT_LEFT in scope else answer.status or 500
         self._metrics.request(method, route, status, seconds)
         level = logging.DEBUG if scope["path"] in QUIET and status < 400 else logging.INFO
         identity = scope.get(IDENTITY, ANONYMOUS)
@@ -122,7 +129,6 @@ class _Answer:
     def __init__(self, scope: Scope, send: Send) -> None:
         self.request_id = secrets.token_hex(8)
         self.status: int | None = None
-        self.client_left = False
         self._scope = scope
         self._send = send
 
