@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestForwardTarget(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("fd00::2")}
+	for _, try := range []struct {
+		own      []netip.Addr
+		to, want string
+	}{
+		{own, "100.64.0.1:3000", "10.9.0.2:3000"},
+		{own, "[fd7a:115c:a1e0::1]:3000", "[fd00::2]:3000"},
+		{own[:1], "[fd7a:115c:a1e0::1]:3000", "10.9.0.2:3000"},
+		{own, "100.64.0.1:7392", ""},
+		{nil, "100.64.0.1:3000", ""},
+	} {
+		got, ok := forwardTarget(try.own, netip.MustParseAddrPort(try.to), 7392)
+		if ok != (try.want != "") || ok && got.String() != try.want {
+			t.Errorf("%s: %v, %v", try.to, got, ok)
+		}
+	}
+}
+
+func TestBridgeAddresses(t *testing.T) {
+	ns := newNamespace(t)
+	ns.do(func() {
+		if _, err := bridgeAddresses(); err == nil {
+			t.Error("there is no bridge")
+		}
+	})
+	joinBy(ns, "eth0", []string{"10.9.0.2/28"}, newNamespace(t), "bridge0", nil)
+	ns.do(func() {
+		own, err := bridgeAddresses()
+		if err != nil || len(own) != 1 || own[0] != netip.MustParseAddr("10.9.0.2") {
+			t.Error(own, err)
+		}
+	})
+}
+
+func TestProxyIsAWayOut(t *testing.T) {
+	port := echoTCP(t, "127.0.0.1:0")
+	const address = "127.0.0.1:21055"
+	stop, err := serveProxy(address, new(net.Dialer).DialContext, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+
+	t.Run("CONNECT", func(t *testing.T) {
+		conn := dialProxy(t, address)
+		fmt.Fprintf(conn, "CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\n\r\n", port)
+		reader := bufio.NewReader(conn)
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatal(response, err)
+		}
+		echoed(t, conn, reader)
+	})
+	t.Run("SOCKS5", func(t *testing.T) {
+		conn := dialProxy(t, address)
+		fmt.Fprintf(conn, "\x05\x01\x00")
+		answer := make([]byte, 2)
+		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "\x05\x00" {
+			t.Fatalf("%q, %v", answer, err)
+		}
+		_, _ = conn.Write([]byte{5, 1, 0, 1, 127, 0, 0, 1, byte(port >> 8)})
+		_, _ = conn.Write([]byte{byte(port)})
+		answer = make([]byte, 10)
+		if _, err := io.ReadFull(conn, answer); err != nil || answer[1] != 0 {
+			t.Fatalf("%q, %v", answer, err)
+		}
+		echoed(t, conn, conn)
+	})
+	t.Run("neither", func(t *testing.T) {
+		conn := dialProxy(t, address)
+		fmt.Fprintf(conn, "GET http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || response.StatusCode != http.StatusMethodNotAllowed {
+			t.Error(response, err)
+		}
+	})
+}
+
+func dialProxy(t *testing.T, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	return conn
+}
+
+func echoed(t *testing.T, to io.Writer, from io.Reader) {
+	t.Helper()
+	if _, err := to.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 5)
+	if _, err := io.ReadFull(from, answer); err != nil || string(answer) != "hello" {
+		t.Errorf("%q, %v", answer, err)
+	}
+}

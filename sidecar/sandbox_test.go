@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startSandbox runs this very test program as mode sandbox, with all of the sidecar's packages linked in. It is
+// built as the sidecar is, but for the race detector, whose memory is its own.
+func startSandbox(t *testing.T) *exec.Cmd {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(path, "sandbox")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = command.Process.Kill() })
+	deadline := time.Now().Add(5 * time.Second)
+	for !strings.HasPrefix(state(command.Process.Pid), "S") {
+		if time.Now().After(deadline) {
+			t.Fatal("the sandbox does not come to rest")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	return command
+}
+
+// state is a process's letter in /proc, with what follows.
+func state(pid int) string { return statusLine(pid, "State:") }
+
+func statusLine(pid int, key string) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, key); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func TestSandboxEndsOnSignals(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		command := startSandbox(t)
+		before := time.Now()
+		if err := command.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := command.Wait(); err != nil {
+			t.Errorf("%v: %v", signal, err)
+		}
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("%v: it took %v", signal, took)
+		}
+	}
+}
+
+// What counts is memory of its own; the program's text is shared with every other pod's sidecar and sandbox.
+func TestSandboxIsSmall(t *testing.T) {
+	if raceDetector {
+		t.Log("the race detector's own memory is not measured")
+		return
+	}
+	command := startSandbox(t)
+	var kilobytes int
+	if _, err := fmt.Sscanf(statusLine(command.Process.Pid, "RssAnon:"), "%d kB", &kilobytes); err != nil {
+		t.Fatal(err)
+	}
+	if kilobytes == 0 || kilobytes > 1400 {
+		t.Errorf("the sandbox has %d kB of its own; does package pause import more than syscall?", kilobytes)
+	}
+	t.Logf("%d kB", kilobytes)
+	_ = command.Process.Kill()
+	_ = command.Wait()
+}
