@@ -37,8 +37,8 @@ class Events:
         self._pause = FIRST_PAUSE
         self._next_try = 0.0
         self._lost_at = 0.0
-        self.problem: str | None = None
-        """Why the control plane could not be reached again when that was last tried; None where all is well."""
+        self.away = False
+        """Whether the control plane did not answer when it was last tried to reach it again."""
 
     def __enter__(self) -> Self:
         try:
@@ -81,14 +81,14 @@ class Events:
             return
         try:
             self._socket = self._connect()
-            self.problem = None
+            self.away = False
         except (OSError, WebSocketException) as exc:
             if now - self._lost_at > self._patience:
                 raise Lost(
                     f"The agent at {self._client.target.url} has not answered for {self._patience:.0f} s; "
                     "what was begun goes on when it is back: look with `perry list`."
                 ) from exc
-            self.problem = str(exc) or "it does not answer"
+            self.away = True
             self._next_try = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 

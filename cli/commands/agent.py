@@ -24,6 +24,8 @@ from protocol.tailnet import TailnetStatus
 POLL_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 """How long a control plane in the background may take to be ready before this says that it is not."""
+QUIET_SECONDS: Final = 3.0
+"""It is silent for so long; then it says what is missing, whenever that changes."""
 END_SECONDS: Final = 60.0
 
 
@@ -197,7 +199,7 @@ def _run_in_background(client: Client, environment: dict[str, str]) -> None:
 
 
 def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", log: Path, began_at: int) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+    began = time.monotonic()
     shown = ""
     while True:
         if process.poll() is not None:
@@ -205,12 +207,12 @@ def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", log: P
         ready, reason = _ready(client)
         if ready:
             return
-        if time.monotonic() > deadline:
+        if time.monotonic() - began > READY_SECONDS:
             raise NotReady(
                 f"The agent runs (process {process.pid}) and is not ready after {READY_SECONDS:.0f} s: "
                 f"{reason or 'it does not answer.'} Its log is {log}."
             )
-        if reason and reason != shown:
+        if reason and reason != shown and time.monotonic() - began > QUIET_SECONDS:
             shown = reason
             output.note(f"Not ready yet: {output.clean(reason)}")
         time.sleep(POLL_SECONDS)

@@ -66,8 +66,8 @@ def doctor(as_json: bool) -> None:
 
 def _show(check: Check) -> None:
     verdict = output.styled(f"{check.verdict.value:5}", STYLES[check.verdict])
-    advice = f"; {check.advice}" if check.advice else ""
-    output.line(f"{verdict} {check.name:14} {output.clean(check.text + advice)}")
+    text = f"{check.text.rstrip('.')}; {check.advice}" if check.advice else check.text
+    output.line(f"{verdict} {check.name:14} {output.clean(text)}")
 
 
 def checks() -> Iterator[Check]:
@@ -115,7 +115,10 @@ def _named_by(target: config.Target) -> str:
 
 
 def _programs() -> Iterator[Check]:
-    for program, package, needed_for in (("ssh", "openssh-client", "perry ssh"), ("git", "git", "--clone of a folder")):
+    for program, package, needed_for in (
+        ("ssh", "openssh-client", "perry ssh"),
+        ("git", "git", "perry start --clone PATH"),
+    ):
         if shutil.which(program):
             yield Check(program, Verdict.OK, f"{program} is installed here")
         else:
@@ -135,7 +138,7 @@ def _token(client: Client) -> Iterator[Check]:
     if client.target.local and file.exists() and (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
         yield Check("token", Verdict.FAIL, f"others can read {file} (mode {mode:o})", f"chmod 600 {file}")
     else:
-        yield Check("token", Verdict.OK, f"accepted: you are {who.login or who.kind}")
+        yield Check("token", Verdict.OK, f"accepted, as {who.login}" if who.login else "accepted")
 
 
 def _readiness(client: Client) -> Iterator[Check]:

@@ -154,8 +154,8 @@ def _follow(client: Client, wanted: StartWorkspace, shown: View) -> Workspace:
             if asked.startup is not None:
                 shown.update(asked.startup)
             while True:
-                event, problem = events.receive(FRAME_SECONDS), events.problem
-                shown.say(f"The agent does not answer ({problem}); trying again …" if problem else None)
+                event = events.receive(FRAME_SECONDS)
+                shown.say("The agent does not answer; trying again …" if events.away else None)
                 shown.tick()
                 workspace = None
                 if isinstance(event, WorkspaceChanged) and event.workspace.name == wanted.name:

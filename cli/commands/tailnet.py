@@ -54,7 +54,7 @@ def join(as_json: bool) -> None:
         output.note("Then run there:")
     else:
         output.note("On that device, with Tailscale installed, run:")
-    output.line(f"  {output.clean(shown.command)}")
+    output.line(output.clean(shown.command))
     output.note(f"The key in it is valid for one device, until {output.clean(shown.expires)}.")
 
 

@@ -113,7 +113,7 @@ def test_run_in_the_background_that_never_is_ready(perry_: Perry, monkeypatch: p
     finally:
         end(port)
     assert result.exit_code == 7
-    assert result.stderr.count("Docker is away; start it.") == 2
+    assert "Docker is away; start it." in result.stderr
 
 
 def test_status(perry_: Perry, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:

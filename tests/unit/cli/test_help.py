@@ -1,10 +1,12 @@
 """What is written about the commands is what they are."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from cli import reference
@@ -40,6 +42,15 @@ def test_every_exit_code_is_documented(perry_: Perry) -> None:
     assert {each.exit_code for each in OF_CODE.values()} <= codes
     text = perry_("--help").stdout
     assert all(f"\n  {code} " in text for code in EXIT_CODES)
+
+
+def test_every_procedure_that_is_called_is_in_the_api() -> None:
+    root = DOCS.parents[1]
+    paths = msgspec.json.decode((root / "protocol" / "openapi.json").read_bytes())["paths"]
+    sources = "".join(file.read_text() for file in (root / "cli").rglob("*.py"))
+    called = set(re.findall(r'\.call\(\s*"([a-z.A-Z]+)"', sources))
+    assert len(called) > 10
+    assert {f"/rpc/{procedure.replace('.', '/')}" for procedure in called} <= set(paths)
 
 
 def test_unknown_commands_and_options_are_misuse(perry_: Perry) -> None:
