@@ -2,6 +2,7 @@
 
 from collections import Counter as Count
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -10,7 +11,9 @@ from prometheus_client.registry import Collector
 from protocol.version import VERSION
 from protocol.workspaces import Workspace, WorkspaceStatus
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "WS"})
 
 
 class Metrics:
@@ -31,8 +34,8 @@ class Metrics:
         )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered. ``route`` is a template, so that there are few of them."""
-        self._requests.labels(method, route, str(status)).inc()
+        """A request was answered. ``route`` is a template: what a client makes up must not become a label."""
+        self._requests.labels(method if method in _METHODS else "(other)", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def watch(self, workspaces: Callable[[], Sequence[Workspace]], subscribers: Callable[[], int]) -> None:

@@ -19,6 +19,7 @@ from protocol.events import Event, Snapshot, WorkspaceChanged, WorkspaceDeleted,
 from protocol.workspaces import Workspace
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
+from tests.unit.http.conftest import until
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -156,9 +157,7 @@ async def test_events_over_the_wire(surface: Surface) -> None:
         async with connect(again, additional_headers=AUTHORISED, proxy=None) as ws:
             assert (await received(ws)).seq == 2
             assert await received(ws) == WorkspaceDeleted(seq=3, name="beta")
-        with anyio.fail_after(3):
-            while surface.bus.subscribers:
-                await anyio.sleep(0.01)
+        await until(lambda: surface.bus.subscribers == 0, "both clients are gone")
 
 
 @pytest.mark.parametrize("query", ["?after=x", "?after=-1", "?epoch=&after=", "?epoch=a&epoch=b", "?after=" + "9" * 40])
@@ -244,17 +243,14 @@ async def test_a_client_that_reads_nothing_is_dropped_and_blocks_nobody(tmp_path
             )
             async with connect(url(port), additional_headers=AUTHORISED, proxy=None) as ws:
                 assert isinstance(await received(ws), Snapshot)
-                while surface.bus.subscribers < 2:
-                    await anyio.sleep(0.01)
+                await until(lambda: surface.bus.subscribers == 2, "both follow")
                 event = msgspec.structs.replace(big, ssh_host_keys=lines)
                 for number in range(1500):
                     surface.bus.workspace_changed(event)
                     assert (await received(ws)).seq == number + 1
                     if surface.bus.subscribers == 1:
                         break
-                with anyio.fail_after(3):
-                    while surface.bus.subscribers > 1:
-                        await anyio.sleep(0.02)
+                await until(lambda: surface.bus.subscribers == 1, "the slow one is dropped")
                 surface.bus.workspace_deleted("big")
                 assert isinstance(await received(ws), WorkspaceDeleted)
         finally:
