@@ -1,5 +1,7 @@
 """``perry exec``."""
 
+import time
+
 import click
 
 from cli import output
@@ -8,6 +10,8 @@ from cli.commands.parameters import as_json, workspace_name
 from protocol.workspaces import ExecCommand, ExecResult
 
 GRACE_SECONDS = 30
+TIMED_OUT = 124
+"""What `timeout` ends with in the workspace."""
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -36,6 +40,7 @@ def exec_(cwd: str | None, timeout: float, as_json: bool, name: str, command: tu
     if not command:
         raise click.UsageError("There is no command after --.")
     wanted = ExecCommand(name=name, command=list(command), cwd=cwd, timeout=timeout)
+    began = time.monotonic()
     result = Client().call("workspaces.exec", ExecResult, wanted, seconds=timeout + GRACE_SECONDS)
     if as_json:
         output.data(result)
@@ -43,4 +48,6 @@ def exec_(cwd: str | None, timeout: float, as_json: bool, name: str, command: tu
         output.raw(result.stdout, result.stderr)
         if result.truncated:
             output.warn("The output was cut; send it to a file in the workspace, and copy that with scp.")
+        if result.exit_code == TIMED_OUT and time.monotonic() - began >= timeout:
+            output.warn(f"The command had not ended after {timeout:g} s, so it was ended; --timeout gives it longer.")
     raise SystemExit(result.exit_code)

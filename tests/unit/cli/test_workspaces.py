@@ -155,6 +155,13 @@ def test_exec_says_when_output_was_cut(perry_: Perry, agent: FakeAgent) -> None:
     assert "was cut" in perry_("exec", "alpha", "--", "cat").stderr
 
 
+def test_exec_says_when_it_was_ended(perry_: Perry, agent: FakeAgent) -> None:
+    agent.answers["workspaces.exec"] = ExecResult(exit_code=124, stdout="", stderr="", truncated=False)
+    result = perry_("exec", "--timeout", "0.001", "alpha", "--", "sleep", "9")
+    assert (result.exit_code, "--timeout" in result.stderr) == (124, True)
+    assert perry_("exec", "alpha", "--", "x").stderr == ""
+
+
 @pytest.mark.parametrize("arguments", [["alpha"], ["alpha", "--"], ["alpha", "-l"], ["--", "alpha", "--"]])
 def test_exec_without_a_command_is_misuse(perry_: Perry, agent: FakeAgent, arguments: list[str]) -> None:
     assert perry_("exec", *arguments).exit_code == 2
