@@ -1,6 +1,7 @@
 """``perry list|info|stop|restart|logs|exec|delete|tailnet``."""
 
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -156,8 +157,12 @@ def test_exec_says_when_output_was_cut(perry_: Perry, agent: FakeAgent) -> None:
 
 
 def test_exec_says_when_it_was_ended(perry_: Perry, agent: FakeAgent) -> None:
-    agent.answers["workspaces.exec"] = ExecResult(exit_code=124, stdout="", stderr="", truncated=False)
-    result = perry_("exec", "--timeout", "0.001", "alpha", "--", "sleep", "9")
+    def answer(_: Any) -> ExecResult:
+        time.sleep(0.02)
+        return ExecResult(exit_code=124, stdout="", stderr="", truncated=False)
+
+    agent.answers["workspaces.exec"] = answer
+    result = perry_("exec", "--timeout", "0.01", "alpha", "--", "sleep", "9")
     assert (result.exit_code, "--timeout" in result.stderr) == (124, True)
     assert perry_("exec", "alpha", "--", "x").stderr == ""
 
