@@ -178,3 +178,8 @@ func (n *namespace) dial(from, to string) string {
 		return "failed"
 	}
 }
+
+func mustAddr(ip net.IP) netip.Addr {
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
