@@ -8,12 +8,15 @@ from pathlib import Path
 import anyio
 import click
 
-from controlplane import settings_doc, wiring
+from controlplane import openapi, settings_doc, wiring
+from controlplane.app import procedures
 from controlplane.errors import PerryError, StartupError
 from controlplane.images.service import BuildReport
 from controlplane.settings import config_folder, load
 from controlplane.system import logs
 from controlplane.workspaces.pods import Checkpoint, no_checkpoint
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def run_agent(environ: Mapping[str, str], *, checkpoint: Checkpoint = no_checkpoint) -> None:
@@ -43,9 +46,7 @@ def run() -> None:
 def build_(images: tuple[str, ...], no_cache: bool) -> None:
     """Build Perry's images."""
     try:
-        anyio.run(
-            wiring.build, Path(__file__).parents[1], config_folder(os.environ), os.environ, images, no_cache, _show
-        )
+        anyio.run(wiring.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, _show)
     except* PerryError as group:
         _end(group)
 
@@ -60,6 +61,12 @@ def _show(said: BuildReport) -> None:
 def settings() -> None:
     """Print docs/settings.md."""
     click.echo(settings_doc.page(), nl=False)
+
+
+@main.command("openapi")
+def openapi_() -> None:
+    """Write protocol/openapi.json."""
+    (CHECKOUT / openapi.FILE).write_bytes(openapi.encoded(procedures()))
 
 
 def _end(group: BaseExceptionGroup[PerryError]) -> None:

@@ -1,10 +1,9 @@
 """The OpenAPI document of everything that is served, envelopes included.
 
-Made from the procedures' declarations and the structs of the protocol. ``python -m controlplane.openapi`` writes
+Made from the procedures' declarations and the structs of the protocol. ``python -m controlplane openapi`` writes
 ``protocol/openapi.json``, from which the TypeScript client is generated; a test fails when it is out of date.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -144,15 +143,3 @@ def _enveloped(schema: dict[str, Any], *, required: bool = True) -> dict[str, An
 def _key(kind: Any) -> str:
     """Types are compared by what they say, as generic ones are not the same object twice."""
     return repr(kind)
-
-
-def main() -> None:
-    """Write the committed document."""
-    from controlplane.app import procedures
-
-    FILE.write_bytes(encoded(procedures()))
-    sys.stderr.write(f"{FILE} is written.\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -31,9 +31,6 @@ GIT_ENV = {
     "HOME": HOME,
 }
 
-CLONED = "refs/perry/cloned"
-"""Where a clone without a remote remembers what it came with, so that this does not count as work on no remote."""
-
 Progress = Callable[[str], None]
 
 
@@ -52,14 +49,17 @@ class Checkout:
         The project folder appears whole or not at all. CloneFailed has git's own words.
         """
         target = f"{HOME}/{name}"
-        if await self._is_there(container, target, origin if clone.startswith("upload:") else clone):
+        upload = repository.upload_id(clone)
+        if await self._is_there(container, target, clone if upload is None else origin):
+            if upload is not None:
+                self._uploads.discard(upload)
             return False
         # A clone that an ended control plane left running would go on writing.
         await self._run(container, ["pkill", "-u", USER, "-f", f"{CLONES}/"])
         await self._must(container, ["rm", "-rf", CLONES], "clear an unfinished clone away")
         await self._must(container, ["mkdir", "-p", CLONES], "make a folder for the clone")
         partial = f"{CLONES}/{secrets.token_hex(4)}"
-        if (upload := repository.upload_id(clone)) is not None:
+        if upload is not None:
             source = f"{CLONES}/bundle"
             await self._send_bundle(container, upload, source)
             await self._git(container, source, partial, branch=branch, progress=progress, shown="the local repository")
@@ -123,11 +123,11 @@ class Checkout:
 
     async def _set_origin(self, container: str, folder: str, origin: str | None) -> None:
         git = ["git", "-C", folder]
-        await self._must(container, [*git, "update-ref", CLONED, "HEAD"], "note where the clone began")
         if origin is not None:
             await self._must(container, [*git, "remote", "set-url", "origin", origin], "set the clone's remote")
         else:
-            await self._must(container, [*git, "remote", "remove", "origin"], "remove the clone's remote")
+            # `git remote remove` would take the bundle's other branches along.
+            await self._must(container, [*git, "config", "--remove-section", "remote.origin"], "forget the bundle")
 
     async def unsaved(self, container: str) -> UnsavedWork:
         """What is committed nowhere or pushed nowhere, in all repositories up to three folders below home."""
@@ -142,7 +142,7 @@ class Checkout:
                     git = ["git", "-c", "core.fsmonitor=false", "-C", folder]
                     status = await self._run(container, [*git, "status", "--porcelain"])
                     uncommitted += _lines(label, status)
-                    commits = ["--branches", "HEAD", "--not", "--remotes", f"--glob={CLONED}*"]
+                    commits = ["--branches", "HEAD", "--not", "--remotes"]
                     unpushed += _lines(label, await self._run(container, [*git, "log", "--oneline", *commits]))
                     unpushed += _lines(label, await self._run(container, [*git, "stash", "list"]))
         except TimeoutError:

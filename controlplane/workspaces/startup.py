@@ -198,7 +198,7 @@ class Starter:
 
         try:
             async with self._step(name, StepId.CLONE):
-                await self._checkout.clone(
+                came = await self._checkout.clone(
                     pod.names.workspace,
                     name,
                     request.clone,
@@ -208,6 +208,8 @@ class Starter:
                 )
                 self._checkpoint("cloned")
                 self._store.set_request(name, msgspec.structs.replace(request, cloned=True))
+            if not came:
+                self._report(name, StepId.CLONE, StepStatus.SKIPPED, f"~/{name} is that repository already.", None)
         except PerryError as exc:
             failures.append(exc.message)
 

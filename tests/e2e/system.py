@@ -147,7 +147,7 @@ class System:
     def perry(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """The CLI, with this system as its own."""
         done = subprocess.run(
-            [sys.executable, "-m", "cli", *arguments],
+            [str(Path(sys.executable).with_name("perry")), *arguments],
             cwd=options.pop("cwd", CHECKOUT),
             env={**os.environ, **self.environment},
             capture_output=True,

@@ -1,14 +1,12 @@
 """The use cases on fakes: a pod whose sidecar joins, and whose workspace answers."""
 
-import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
 from controlplane.db import Database
-from controlplane.ports import ExecOutput
 from controlplane.settings import Settings
 from controlplane.workspaces.checkout import Checkout
 from controlplane.workspaces.host_rules import HostRules
@@ -22,16 +20,10 @@ from controlplane.workspaces.spec import PodSettings
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.store import Store
 from protocol.workspaces import Workspace
-from tests.fakes.engine import FakeContainer, FakeEngine
+from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import FakeMachine
+from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.tailnet import FakeTailnet
-
-HOST_KEY = b"ssh-ed25519 AAAAhost comment\n"
-IMAGES = ("perry/sidecar:latest", "perry/workspace-base:latest", "own:1")
-
-
-class Killed(BaseException):
-    """What a test raises where the process would have been killed."""
 
 
 class Heard:
@@ -65,50 +57,13 @@ class Agent:
     def __init__(self, database: Path) -> None:
         self.database = database
         self.engine = FakeEngine(IMAGES)
-        self.engine.on_start = self.started
-        self.engine.on_signal = self.started
-        self.engine.command = self.command
         self.machine = FakeMachine()
         self.tailnet = FakeTailnet()
         self.heard = Heard()
         self.uploads = NoUploads()
         self.checkpoint: Callable[[str], None] = lambda name: None
-        self.commands: list[Sequence[str]] = []
-        self.exit_codes: dict[str, int] = {"test": 1, "rmdir": 1}
-        self.sidecar_joins = True
+        self.pods = FakePods(self.engine, self.tailnet)
         self.settings = Settings()
-
-    def started(self, container: FakeContainer) -> None:
-        role = container.spec.labels["perry.role"]
-        if role != "tailnet":
-            return
-        name = container.spec.labels["perry.workspace"]
-        container.say(json.dumps({"border": True, "state": "starting", "hostname": name}))
-        if self.sidecar_joins:
-            node = self.tailnet.joined(name, container.files.pop("/var/lib/perry/auth-key", b"").decode())
-            container.say(
-                json.dumps(
-                    {
-                        "border": True,
-                        "state": "running" if node else "failed",
-                        "hostname": name,
-                        "dnsName": f"{node.name}.perry.internal." if node else "",
-                        "ips": list(node.ips) if node else [],
-                        "nodeId": node.id if node else "",
-                        "tun": True,
-                        "online": node is not None,
-                        "error": "" if node else "The key was refused.",
-                    }
-                )
-            )
-
-    async def command(self, container: FakeContainer, command: Sequence[str], stdin: bytes) -> ExecOutput:
-        self.commands.append(command)
-        words = [word for word in command if "=" not in word and word not in ("env", "timeout", "3600", "--")]
-        if words[0] == "cat":
-            return ExecOutput(exit_code=0, stdout=HOST_KEY, stderr=b"")
-        key = " ".join(words[:2]) if words[0] == "git" else words[0]
-        return ExecOutput(exit_code=self.exit_codes.get(key, 0), stdout=b"", stderr=b"fatal: no such repository\n")
 
     def build(self) -> None:
         store = Store(Database.open(self.database))

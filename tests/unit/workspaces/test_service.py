@@ -67,16 +67,16 @@ async def test_a_client_that_goes_away_changes_nothing(agent: Agent) -> None:
 
 
 async def test_a_failed_clone_is_a_failed_step_of_a_workspace_that_runs(agent: Agent) -> None:
-    agent.exit_codes["git clone"] = 128
+    agent.pods.exit_codes["git clone"] = 128
     with pytest.raises(StepFailed) as caught:
         await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/none"))
     assert "no such repository" in caught.value.message
     workspace = await agent.workspaces.get("alpha")
     assert workspace.status is WorkspaceStatus.RUNNING and workspace.tailnet.status is TailnetState.ONLINE
-    agent.exit_codes["git clone"] = 0
+    agent.pods.exit_codes["git clone"] = 0
     again = await agent.workspaces.start(StartWorkspace(name="alpha"))
     assert again.startup is not None and again.startup.state is StartupState.SUCCEEDED
-    clones = [command for command in agent.commands if "clone" in command]
+    clones = [command for command in agent.pods.commands if "clone" in command]
     assert len(clones) == 2 and "https://example.org/none" in clones[1]
 
 
@@ -84,12 +84,12 @@ async def test_a_repository_comes_once(agent: Agent) -> None:
     await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/a"))
     await agent.workspaces.stop("alpha")
     await agent.workspaces.start(StartWorkspace(name="alpha"))
-    assert len([command for command in agent.commands if "clone" in command]) == 1
+    assert len([command for command in agent.pods.commands if "clone" in command]) == 1
 
 
 async def test_without_its_coordinator_a_workspace_runs_and_says_why(agent: Agent) -> None:
     agent.tailnet.away = True
-    agent.sidecar_joins = False
+    agent.pods.sidecar_joins = False
     starting = agent.workspaces.start
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("controlplane.workspaces.startup.JOIN_SECONDS", 0.05)

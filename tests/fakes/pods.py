@@ -1,0 +1,62 @@
+"""What runs in the containers of a fake engine: a sidecar that joins a fake tailnet, a workspace that answers."""
+
+import json
+from collections.abc import Sequence
+
+from controlplane.ports import ExecOutput, Role
+from controlplane.workspaces.spec import AUTH_KEY_FILE
+from tests.fakes.engine import FakeContainer, FakeEngine
+from tests.fakes.tailnet import FakeTailnet
+
+HOST_KEY = b"ssh-ed25519 AAAAhost comment\n"
+IMAGES = ("perry/sidecar:latest", "perry/workspace-base:latest", "own:1")
+
+_WRAPPERS = ("env", "timeout", "3600", "--")
+
+
+class FakePods:
+    """``exit_codes`` has what commands end with, by their first word (by two words for git); 0 where it has nothing."""
+
+    def __init__(self, engine: FakeEngine, tailnet: FakeTailnet) -> None:
+        self._tailnet = tailnet
+        self.sidecar_joins = True
+        self.commands: list[Sequence[str]] = []
+        self.exit_codes: dict[str, int] = {"test": 1, "rmdir": 1}
+        engine.on_start = self.started
+        engine.on_signal = self.started
+        engine.command = self.command
+
+    def started(self, container: FakeContainer) -> None:
+        """A container starts, or is told to read its key again."""
+        if container.spec.labels.get("perry.role") != Role.TAILNET:
+            return
+        name = container.spec.labels["perry.workspace"]
+        container.say(json.dumps({"border": True, "state": "starting", "hostname": name}))
+        if not self.sidecar_joins:
+            return
+        node = self._tailnet.joined(name, container.files.pop(AUTH_KEY_FILE, b"").decode())
+        container.say(
+            json.dumps(
+                {
+                    "border": True,
+                    "state": "running" if node else "failed",
+                    "hostname": name,
+                    "dnsName": f"{node.name}.perry.internal." if node else "",
+                    "ips": list(node.ips) if node else [],
+                    "nodeId": node.id if node else "",
+                    "tun": True,
+                    "online": node is not None,
+                    "error": "" if node else "The key was refused.",
+                }
+            )
+        )
+
+    async def command(self, container: FakeContainer, command: Sequence[str], stdin: bytes) -> ExecOutput:
+        """A command runs in a container."""
+        self.commands.append(command)
+        words = [word for word in command if "=" not in word and word not in _WRAPPERS] or [""]
+        if words[0] == "cat":
+            return ExecOutput(exit_code=0, stdout=HOST_KEY, stderr=b"")
+        key = " ".join(words[:2]) if words[0] == "git" else words[0]
+        code = self.exit_codes.get(key, 0)
+        return ExecOutput(exit_code=code, stdout=b"", stderr=b"fatal: no such repository\n" if code else b"")
