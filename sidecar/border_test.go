@@ -109,7 +109,6 @@ func TestBorderLetsWireGuardIn(t *testing.T) {
 			socket, err = net.ListenPacket("udp", "10.9.0.2:"+try.port)
 			pod.must(err)
 		})
-		defer socket.Close()
 		outside.do(func() {
 			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(try.source)}}
 			conn, err := dialer.Dial("udp", "10.9.0.2:"+try.port)
@@ -120,6 +119,7 @@ func TestBorderLetsWireGuardIn(t *testing.T) {
 		})
 		_ = socket.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
 		_, _, err := socket.ReadFrom(make([]byte, 16))
+		socket.Close()
 		if got := err == nil; got != try.want {
 			t.Errorf("UDP from %s to port %s: arrived %v, not %v", try.source, try.port, got, try.want)
 		}
