@@ -1,6 +1,6 @@
 """The OpenAPI document of everything that is served, envelopes included.
 
-Made from the procedures' declarations and the structs of the protocol. ``python -m controlplane openapi`` writes
+Made from the procedures' declarations and the structs of the protocol. ``make generate`` writes
 ``protocol/openapi.json``, from which the TypeScript client is generated; a test fails when it is out of date.
 """
 

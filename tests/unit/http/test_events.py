@@ -14,7 +14,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from controlplane.auth import guards
+from controlplane.auth.headers import Headers
+from controlplane.auth.identity import Identity
 from controlplane.events.bus import Bus, Subscription
+from protocol.auth import IdentityKind
 from protocol.events import Event, Snapshot, WorkspaceChanged, WorkspaceDeleted, event_decoder
 from protocol.workspaces import Workspace
 from tests.fakes.surface import TOKEN, Surface
@@ -204,6 +207,20 @@ async def test_a_wrong_header_closes_with_4001_at_once(surface: Surface) -> None
         async with connect(url(port), additional_headers=wrong, proxy=None) as ws:
             assert await closed(ws) == 4001
         assert time.monotonic() - began < 2
+
+
+class Guest:
+    """A listener that knows its callers, and they are no owners."""
+
+    def identify(self, headers: Headers) -> Identity:
+        return Identity(kind=IdentityKind.NODE, login="guest@")
+
+
+async def test_somebody_who_may_not_is_closed_with_4001(surface: Surface) -> None:
+    surface.app = surface.listener(Guest())
+    async with surface.served() as port, connect(url(port), proxy=None) as ws:
+        assert await closed(ws) == 4001
+        assert surface.bus.subscribers == 0
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ async def test_metrics_count(client: httpx.AsyncClient, surface: Surface) -> Non
 # --- the document
 
 
-def test_the_committed_document_is_what_is_served() -> None:
+def test_openapi_json_is_what_is_served() -> None:
     committed = (CHECKOUT / openapi.FILE).read_bytes()
-    assert committed == openapi.encoded(procedures()), "run `python -m controlplane.openapi`"
+    assert committed == openapi.encoded(procedures()), "run `make generate`"
 
 
 async def test_the_document_is_served(client: httpx.AsyncClient) -> None:
