@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	memoryInterval = 20 * time.Second
-	memoryIdle     = 4 << 20 // bytes that the heap holds without using them
+	memoryInterval = 15 * time.Second
+	memoryQuiet    = 4 << 20 // bytes that are allocated in an interval in which nothing goes on
 )
 
-// giveMemoryBack returns what a bulk transfer left behind: the 64 KiB packet buffers of wireguard-go stay with the Go
-// runtime otherwise (tailscale#7272). It does nothing while the heap is busy. GOMEMLIMIT bounds the peak.
+// giveMemoryBack returns what joining and bulk transfers leave behind: wireguard-go's packet buffers of 64 KiB stay
+// with the Go runtime otherwise (tailscale#7272). It acts once, when it gets quiet; GOMEMLIMIT bounds the peak.
 func giveMemoryBack(ctx context.Context) {
 	ticker := time.NewTicker(memoryInterval)
 	defer ticker.Stop()
-	var allocated uint64
-	for {
+	var before uint64
+	for busy := true; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -26,10 +26,12 @@ func giveMemoryBack(ctx context.Context) {
 		}
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
-		quiet := stats.TotalAlloc-allocated < memoryIdle
-		allocated = stats.TotalAlloc
-		if quiet && stats.HeapIdle-stats.HeapReleased+stats.HeapInuse-stats.HeapAlloc > memoryIdle {
+		quiet := stats.TotalAlloc-before < memoryQuiet
+		before = stats.TotalAlloc
+		if quiet && busy {
+			runtime.GC() // a pool's buffers live through one collection
 			debug.FreeOSMemory()
 		}
+		busy = !quiet
 	}
 }

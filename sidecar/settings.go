@@ -135,6 +135,18 @@ func (s Settings) tailscalesOwn() bool {
 	return s.ControlURL == "" || err == nil && strings.HasSuffix("."+at.Hostname(), ".tailscale.com")
 }
 
+// staysAway tells whether this node would not come back by itself after the coordinator was away: towards an http
+// coordinator the Tailscale client tries https alone after a failure in the last two minutes, each try counting as one,
+// unless the coordinator's host is a private address (control/ts2021, NewClient; controlhttp, forceNoise443; tried).
+func (s Settings) staysAway() bool {
+	at, err := url.Parse(s.ControlURL)
+	if err != nil || at.Scheme != "http" || at.Hostname() == "localhost" {
+		return false
+	}
+	addr, err := netip.ParseAddr(at.Hostname())
+	return err != nil || !addr.IsPrivate() && !addr.IsLoopback()
+}
+
 // prepareEnvironment sets what the Tailscale libraries read from the environment alone, before their first use.
 func (s Settings) prepareEnvironment() {
 	set := map[string]string{

@@ -63,3 +63,14 @@ func TestTailscalesOwnCoordinator(t *testing.T) {
 		}
 	}
 }
+
+func TestCoordinatorsThatClientsDoNotComeBackTo(t *testing.T) {
+	for url, want := range map[string]bool{
+		"": false, "https://192.0.2.2": false, "http://10.9.0.1:8080": false, "http://127.0.0.1:8080": false, "http://localhost:8080": false,
+		"http://192.0.2.2:8080": true, "http://100.64.0.1:8080": true, "http://headscale.example.com": true,
+	} {
+		if got := (Settings{ControlURL: url}).staysAway(); got != want {
+			t.Errorf("%q: %v", url, got)
+		}
+	}
+}

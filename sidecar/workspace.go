@@ -67,6 +67,9 @@ func guardedWorkspace(ctx context.Context, s Settings, report *Reporter, log *sl
 
 func onTailnet(ctx context.Context, s Settings, names *laterNames, report *Reporter, log *slog.Logger, reenrol <-chan os.Signal) error {
 	s.prepareEnvironment()
+	if s.staysAway() {
+		log.Warn("with this coordinator, the node stays offline after an outage until the sidecar restarts; use https, or a private address such as the bridge's gateway", "coordinator", s.ControlURL)
+	}
 	var device tun.Device
 	if s.TUN {
 		opened, err := openTUN()
