@@ -54,8 +54,13 @@ def eventually(look: Callable[[], Any], what: str, *, seconds: float = 30) -> An
 class System:
     """A control plane on this machine's Docker, spoken to as any client would."""
 
-    def __init__(self, folder: Path, *, tailnet: str = "embedded") -> None:
+    def __init__(
+        self, folder: Path, *, tailnet: str = "embedded", host: str = "127.0.0.1", prefix: tuple[str, ...] = ()
+    ) -> None:
+        """``prefix`` is put before the control plane's command, to run it elsewhere; ``host`` is its address there."""
         self.folder = folder
+        self.host = host
+        self.prefix = prefix
         self.instance = f"t{secrets.token_hex(3)}"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -63,6 +68,7 @@ class System:
             "PERRY_CONFIG_DIR": str(folder),
             "PERRY_INSTANCE": self.instance,
             "PERRY_WORKSPACE_PREFIX": f"{self.instance}-",
+            "PERRY_HOST": host,
             "PERRY_PORT": str(self.port),
             "PERRY_TAILNET_PROVIDER": tailnet,
             "PERRY_TAILNET_PORT": str(free_port()),
@@ -78,7 +84,7 @@ class System:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "agent.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *(module or ("controlplane", "run"))],
+            [*self.prefix, sys.executable, "-m", *(module or ("controlplane", "run"))],
             cwd=CHECKOUT,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
@@ -112,7 +118,7 @@ class System:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -208,6 +214,10 @@ class Device:
             "--hostname", self.name, *more, stdin=key.encode(), check=False,
         )  # fmt: skip
         assert code == 0, output
+
+    def start(self) -> None:
+        """Start it again, where Docker has ended it."""
+        docker("start", self.container)
 
     def join_as_owner(self) -> None:
         joining = self._system.call("tailnet.join")

@@ -53,7 +53,10 @@ def test_killed_at_every_step_of_creation_and_deletion(system: System) -> None:
         killed = life(system, "workspaces.start", {"name": "walked"}, kill_at)
         system.stop()
         system.start()
-        eventually(lambda: is_whole(system), f"whole after a kill at {kill_at} of creation", seconds=60)
+        try:
+            eventually(lambda: is_whole(system), f"whole after a kill at {kill_at} of creation", seconds=60)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}: {system.call('workspaces.list')} {system.log()[-6000:]}") from exc
         assert len(docker("ps", "-q", "--filter", f"label=perry.instance={system.instance}",
                           "--filter", "label=perry.workspace=walked").split()) == 3  # fmt: skip
         assert nodes(system) == ["walked"], f"after a kill at {kill_at} of creation"

@@ -1,5 +1,7 @@
 """What reaches a workspace from a stock tailnet device, what a workspace reaches, and what is refused."""
 
+import json
+
 import pytest
 
 from protocol.workspaces import Workspace
@@ -100,6 +102,20 @@ def test_a_tagged_device_is_refused(system: System, alpha: Workspace, beta: Work
     command = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "workspace@alpha", "true"]
     result = system.call("workspaces.exec", {"name": "beta", "command": command})
     assert result["exitCode"] == 255 and "Permission denied" in result["stderr"]
+
+
+def test_another_user_of_the_tailnet_is_refused(system: System, alpha: Workspace) -> None:
+    headscale = ["exec", f"{system.instance}-coordinator", "headscale", "-c", "/var/lib/headscale/config.yaml"]
+    user = json.loads(docker(*headscale, "users", "create", "mallory", "-o", "json"))["id"]
+    key = json.loads(docker(*headscale, "preauthkeys", "create", "-u", str(user), "-e", "1h", "-o", "json"))["key"]
+    device = system.device("mallory")
+    device.join(key, system.call("tailnet.status")["controlUrl"])
+    (address,) = [ip for ip in alpha.tailnet.ips if "." in ip]
+    known = device.run("sh", "-c", "mkdir -p ~/.ssh && cat > ~/.ssh/known_hosts", stdin=b"")
+    assert known[0] == 0
+    options = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "ConnectTimeout=5")
+    assert device.run("ssh", *options, f"workspace@{address}", "true", check=False)[0] == 255
+    assert device.run("curl", "-sf", "-m", "3", f"http://{address}:3000/", check=False)[0] != 0
 
 
 def test_keyless_by_the_published_port_is_refused(system: System, alpha: Workspace) -> None:

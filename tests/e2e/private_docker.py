@@ -1,0 +1,106 @@
+"""A Docker Engine of a test's own, in a network namespace of its own, that may be stopped and killed."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.e2e.system import docker, eventually
+
+IMAGES = ("perry/sidecar:latest", "perry/headscale:latest", "perry/device:latest", "perry/workspace-base:latest")
+
+
+class PrivateDocker:
+    """``address`` is that of its namespace, reachable from the machine's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        number = secrets.randbelow(250) + 1
+        self.namespace = f"perry-e2e-{secrets.token_hex(3)}"
+        self.address = f"10.119.{number}.2"
+        self._outside = f"10.119.{number}.1"
+        self._veth = f"pe2e{secrets.token_hex(3)}"
+        self.url = f"unix://{folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What puts a command into the namespace."""
+        return ("ip", "netns", "exec", self.namespace)
+
+    def set_up(self) -> None:
+        ip("netns", "add", self.namespace)
+        ip("link", "add", self._veth, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
+        ip("addr", "add", f"{self._outside}/24", "dev", self._veth)
+        ip("link", "set", self._veth, "up")
+        ip("-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self.namespace, "link", "set", "eth0", "up")
+        ip("-n", self.namespace, "link", "set", "lo", "up")
+        ip("-n", self.namespace, "route", "add", "default", "via", self._outside)
+        self.start()
+
+    def start(self) -> None:
+        with (self._folder / "dockerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self.prefix, shutil.which("dockerd") or "/usr/sbin/dockerd", "-H", self.url,
+                    "--data-root", f"{self._folder}/data", "--exec-root", f"{self._folder}/exec",
+                    "--pidfile", f"{self._folder}/docker.pid",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        eventually(self.answers, "the private engine", seconds=60)
+
+    def answers(self) -> bool:
+        with contextlib.suppress(AssertionError):
+            return bool(docker("-H", self.url, "version", "--format", "{{.Server.Version}}"))
+        return False
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End the engine, and with SIGTERM its containers."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def load_images(self) -> None:
+        """Perry's images, from the machine's own engine."""
+        saving = subprocess.Popen(["docker", "save", *IMAGES], stdout=subprocess.PIPE)
+        subprocess.run(["docker", "-H", self.url, "load", "-q"], stdin=saving.stdout, check=True, capture_output=True)
+        assert saving.wait() == 0
+
+    def tear_down(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.stop()
+        for process in Path("/proc").iterdir():
+            # A killed engine leaves the shims of its containers.
+            if process.name.isdigit() and int(process.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if str(self._folder) in (process / "cmdline").read_text():
+                        os.kill(int(process.name), signal.SIGKILL)
+        time.sleep(0.5)
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(str(self._folder)):
+                subprocess.run(["umount", "-l", line.split()[1]], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "del", self._veth], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", self.namespace], check=False, capture_output=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def private_docker(folder: Path) -> Iterator[PrivateDocker]:
+    """For a fixture."""
+    engine = PrivateDocker(folder)
+    try:
+        engine.set_up()
+        yield engine
+    finally:
+        engine.tear_down()

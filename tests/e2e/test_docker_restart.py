@@ -1,0 +1,66 @@
+"""Docker stops, is killed and comes back under a running system."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
+from tests.e2e.private_docker import PrivateDocker, private_docker
+from tests.e2e.system import System, eventually
+
+pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDocker]:
+    for engine in private_docker(tmp_path_factory.mktemp("docker")):
+        engine.load_images()
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory, engine: PrivateDocker) -> Iterator[System]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", engine.url)
+        system = System(tmp_path_factory.mktemp("agent"), host=engine.address, prefix=engine.prefix)
+        try:
+            system.start()
+            yield system
+        finally:
+            system.remove()
+
+
+def is_back(system: System, before: Workspace) -> bool:
+    answer = system.raw("workspaces.get", {"name": before.name}, seconds=20)
+    if answer.status_code != 200:
+        return False
+    now = system.workspace(before.name)
+    return now.status is WorkspaceStatus.RUNNING and now.tailnet.status is TailnetState.ONLINE
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_workspace_comes_back_with_docker(system: System, engine: PrivateDocker, how: signal.Signals) -> None:
+    before = system.start_workspace("alpha")
+    assert before.tailnet.status is TailnetState.ONLINE, before
+    device = next(iter(system.devices), None)
+    if device is None:
+        device = system.device("laptop")
+        device.join_as_owner()
+        device.knows(before)
+    device.ssh("workspace@alpha", "echo kept > ~/kept")
+    engine.stop(how)
+    listed = system.raw("workspaces.list", seconds=20)
+    assert listed.status_code == 503 and "Docker does not answer" in listed.json()["json"]["message"]
+    engine.start()
+    eventually(lambda: is_back(system, before), "the workspace is back", seconds=90)
+    after = system.workspace("alpha")
+    assert (after.tailnet.ips, after.ssh_host_keys, after.ports) == (
+        before.tailnet.ips,
+        before.ssh_host_keys,
+        before.ports,
+    )
+    device.start()
+    eventually(
+        lambda: device.ssh("workspace@alpha", "cat ~/kept", check=False) == (0, "kept\n"), "ssh again", seconds=60
+    )
