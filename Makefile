@@ -1,47 +1,51 @@
 # Perry. `make` explains the targets.
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
 PYTHON3 ?= python3
-export PATH := $(CURDIR)/.build/tools/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
-export UV_PYTHON_DOWNLOADS := never
-export UV_PYTHON := $(PYTHON3)
-RUN := uv run --frozen -q
+export PYTHON3
+export PYTHONDONTWRITEBYTECODE := 1
+FORCE ?=
+export FORCE
+
+ENSURE := $(PYTHON3) -m bootstrap.ensure
+IN := bootstrap/in
+RUN := $(IN) uv run --frozen -q
 
 help: ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 quickstart: ## Bring up the whole thing on this machine, and show that it works
-	@$(PYTHON3) bootstrap/quickstart.py
+	@$(ENSURE) python go engine
+	@$(IN) $(PYTHON3) -m bootstrap.quickstart
 
-quickstart-clean: ## Remove what quickstart made, and only it
-	@$(PYTHON3) bootstrap/clean.py
+quickstart-clean: ## Remove what quickstart made, and only it (FORCE=1: also workspaces with unsaved work)
+	@$(IN) $(PYTHON3) -m bootstrap.clean
 
-ready: ## Install what tests need and is missing, and build the images
-	@$(PYTHON3) bootstrap/ensure.py --tests
-	@uv sync --frozen -q
-	@$(RUN) python -m controlplane build
+check: ## Everything that CI runs
+	@bootstrap/phases ready lint types arrows generated test-go test-python
 
-test: ready ## Every test, on a real Docker Engine and a real tailnet
-	$(RUN) pytest
-	cd sidecar && go test -race ./...
+test: ## Every test, on a real Docker Engine and a real tailnet
+	@bootstrap/phases ready test-go test-python
 
-check: lint types arrows generated test ## Everything that CI runs
-
-lint: tools ## Style of Python and Go
+lint: python go ## Style of Python, Go and shell
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	cd sidecar && go vet ./... && go tool staticcheck ./...
+	$(RUN) shellcheck bootstrap/generated bootstrap/in bootstrap/phases bootstrap/prove.sh .ci/run
+	cd sidecar && ../$(IN) go vet ./...
+	cd sidecar && ../$(IN) go tool staticcheck ./...
 
-types: tools ## Types of Python
+types: python ## Types of Python
 	$(RUN) mypy
 
-arrows: tools ## Which part may know which
+arrows: python ## Which part may know which
 	$(RUN) lint-imports
 
-generated: tools ## What is made from the source is up to date
-	$(RUN) pytest -q tests/unit -k "page or openapi or reference or generated"
+generated: python ## What is made from the source is up to date
+	@bootstrap/generated
 
-generate: tools ## Make again what is made from the source
+generate: python ## Make again what is made from the source
 	$(RUN) python -m controlplane settings > docs/settings.md
 	$(RUN) python -m controlplane openapi
 	$(RUN) python -m cli.reference > docs/cli.md
@@ -49,14 +53,31 @@ generate: tools ## Make again what is made from the source
 bench: ready ## What it costs, beside what it is compared with; JSON on standard output
 	@$(RUN) python -m tests.bench
 
-dev: tools ## A control plane on fakes: no Docker, no tailnet
+dev: python ## A control plane on fakes: no Docker, no tailnet
 	$(RUN) python -m tests.fakes.agent
 
 prove: ready ## Both commands of the README in a bare Debian container
-	bootstrap/prove.sh
+	@$(IN) bootstrap/prove.sh
 
-tools:
-	@$(PYTHON3) bootstrap/ensure.py --tests
-	@uv sync --frozen -q
+# --- what the above stand on
 
-.PHONY: help quickstart quickstart-clean ready test check lint types arrows generated generate bench dev prove tools
+python:
+	@$(ENSURE) python >/dev/null
+	@$(IN) uv sync --frozen -q
+
+go:
+	@$(ENSURE) python go >/dev/null
+
+ready:
+	@$(ENSURE) python go engine tests
+	@$(IN) uv sync --frozen -q
+	@$(RUN) python -m controlplane build
+
+test-go:
+	cd sidecar && ../$(IN) go test -race ./...
+
+test-python:
+	$(RUN) pytest
+
+.PHONY: help quickstart quickstart-clean check test lint types arrows generated generate bench dev prove \
+	python go ready test-go test-python
