@@ -30,8 +30,8 @@ class PrivateDocker:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What puts a command into the namespace."""
-        return ("ip", "netns", "exec", self.namespace)
+        """What puts a command into the namespace. `ip netns exec` would hide the cgroups from it."""
+        return ("nsenter", f"--net=/run/netns/{self.namespace}", "--")
 
     def set_up(self) -> None:
         ip("netns", "add", self.namespace)
