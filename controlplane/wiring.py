@@ -142,6 +142,7 @@ class Core:
             jobs=self.jobs,
             checkpoint=checkpoint,
         )
+        self._host_rules = HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image)
         self.reconciler = Reconciler(
             engine=outside.engine,
             tailnet=outside.tailnet,
@@ -150,7 +151,7 @@ class Core:
             followed=self.sidecars,
             jobs=self.jobs,
             keys=keys,
-            host_rules=HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image),
+            host_rules=self._host_rules,
             workspaces=self.workspaces,
             instance=settings.instance,
         )
@@ -172,7 +173,13 @@ class Core:
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
             metrics=Metrics(),
-            probes={"docker": self._docker, "state": self._state, "first look": self._first_look},
+            probes={
+                "docker": self._docker,
+                "state": self._state,
+                "first look": self._first_look,
+                "tailnet": self._tailnet,
+                "packet rules": self._packet_rules,
+            },
         )
 
     async def _docker_version(self) -> str | None:
@@ -192,6 +199,14 @@ class Core:
         if not self.reconciler.looked.is_set():
             raise NotReady("The control plane is still looking at what there is; ask again in a moment.")
         return None
+
+    async def _tailnet(self) -> str | None:
+        """Shown, and no reason not to be ready: what runs goes on without its coordinator."""
+        info = await self._outside.tailnet.info()
+        return f"{info.provider}: {info.error}" if info.error else info.provider
+
+    async def _packet_rules(self) -> str | None:
+        return self._host_rules.error
 
     async def run(self, host: str, port: int) -> None:
         """Until a signal or ``agent.kill`` ends it."""
