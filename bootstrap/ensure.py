@@ -1,6 +1,6 @@
 """Brings this machine to where Perry can be built and tested: names what is missing, installs that, and nothing else.
 
-``python3 -m bootstrap.ensure PART…`` with parts ``python`` (to run the checkout's Python programs), ``go`` (to build its
+``python3 -m bootstrap.ensure PART…``, with the parts ``python`` (to run our Python programs), ``go`` (to build our
 Go programs), ``engine`` (a Docker Engine and what images are made with) and ``tests`` (what the tests need besides).
 """
 

@@ -65,8 +65,8 @@ make_machine() {
     docker exec "$name" useradd -m -s /bin/bash "$as"
     docker exec "$name" sh -c "echo '$as ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/$as"
   fi
-  git bundle create -q - HEAD | docker exec -i "$name" tee /var/tmp/perry.bundle >/dev/null
-  there 'git clone -q /var/tmp/perry.bundle perry'
+  git bundle create -q - HEAD main | docker exec -i "$name" tee /var/tmp/perry.bundle >/dev/null
+  there "git clone -q -b main /var/tmp/perry.bundle perry"
   ((own_docker)) && install_own_docker
   docker exec "$name" sh -c 'dpkg-query -W -f "\${Package}\n" | sort > /var/tmp/packages.before'
 }
