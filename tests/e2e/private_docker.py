@@ -70,9 +70,10 @@ class PrivateDocker:
 
     def load_images(self) -> None:
         """Perry's images, from the machine's own engine."""
-        saving = subprocess.Popen(["docker", "save", *IMAGES], stdout=subprocess.PIPE)
-        subprocess.run(["docker", "-H", self.url, "load", "-q"], stdin=saving.stdout, check=True, capture_output=True)
-        assert saving.wait() == 0
+        with subprocess.Popen(["docker", "save", *IMAGES], stdout=subprocess.PIPE) as saving:
+            loading = ["docker", "-H", self.url, "load", "-q"]
+            subprocess.run(loading, stdin=saving.stdout, check=True, capture_output=True)
+        assert saving.returncode == 0
 
     def tear_down(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
