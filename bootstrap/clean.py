@@ -19,6 +19,7 @@ from bootstrap.notes import (
     GROUPS,
     IMAGES,
     LINKS,
+    MEMBERS,
     PACKAGES,
     PARENTS,
     SERVICES,
@@ -170,9 +171,12 @@ def undo_installation() -> None:
             # Its content: the folder itself may be a mount.
             run([*sudo(), "find", folder, "-mindepth", "1", "-delete"], f"empty {folder}")
             subprocess.run([*sudo(), "rmdir", folder], capture_output=True, check=False)
-    for group in noted(GROUPS):
-        if own_engine:
-            subprocess.run([*sudo(), find("groupdel") or "groupdel", group], capture_output=True, check=False)
+    for person in noted(MEMBERS):
+        subprocess.run(
+            [*sudo(), find("gpasswd") or "gpasswd", "-d", person, "docker"], capture_output=True, check=False
+        )
+    for group in noted(GROUPS) if own_engine else []:
+        subprocess.run([*sudo(), find("groupdel") or "groupdel", group], capture_output=True, check=False)
     parents = noted(PARENTS)
     # Go makes its modules read-only.
     subprocess.run(["chmod", "-R", "u+w", str(BUILD)], capture_output=True, check=False)

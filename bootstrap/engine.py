@@ -10,7 +10,7 @@ import time
 from enum import Enum
 from pathlib import Path
 
-from bootstrap.notes import BUILD, GROUPS, SERVICES, note
+from bootstrap.notes import BUILD, MEMBERS, SERVICES, note
 from bootstrap.running import Trouble, find, output, run, say, sudo
 
 SOCKET = Path("/var/run/docker.sock")
@@ -156,7 +156,7 @@ def join_group() -> None:
     person = getpass.getuser()
     run([*sudo(), "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "usermod", "-aG", "docker", person],
         f"add {person} to the group docker")  # fmt: skip
-    note(GROUPS, "docker")
+    note(MEMBERS, person)
 
 
 def has_image(tag: str) -> bool:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bootstrap import engine, packages, tools
-from bootstrap.notes import FOLDERS, IMAGES, note
+from bootstrap.notes import FOLDERS, GROUPS, IMAGES, note
 from bootstrap.running import Trouble, ends_with_a_sentence, find, say, sudo
 
 DOCKER_DATA = Path("/var/lib/docker")
@@ -39,6 +39,8 @@ def ensure(parts: frozenset[Part]) -> None:
     name_them(missing, wants_uv=wants_uv, wants_go=wants_go, wants_engine=wants_engine)
     if wants_engine:
         note_empty(DOCKER_DATA, CONTAINERD_DATA)
+        if not any(group.gr_name == "docker" for group in grp.getgrall()):
+            note(GROUPS, "docker")
     packages.install(missing)
     if wants_uv:
         tools.install_uv()
@@ -68,8 +70,8 @@ def missing_packages(parts: frozenset[Part], *, wants_uv: bool, wants_engine: bo
             wanted += ["gcc", "libc6-dev"]
         if find("ip") is None:
             wanted.append("iproute2")
-        if find("nft") is None:
-            wanted.append("nftables")
+        if find("iptables") is None:
+            wanted.append("iptables")
     return list(dict.fromkeys(wanted))
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bootstrap import device
-from bootstrap.notes import AGENT, CHECKOUT, FOLDERS, LINKS, PARENTS, WORKSPACES, note, noted
+from bootstrap.notes import AGENT, CHECKOUT, FOLDERS, LINKS, MEMBERS, PARENTS, WORKSPACES, note, noted
 from bootstrap.perry import PERRY, PYTHON, config_folder, is_link_to_us, perry_json
 from bootstrap.running import Trouble, ends_with_a_sentence, run, say
 
@@ -108,7 +108,7 @@ def link() -> str:
 
 def farewell() -> str:
     """What to try next."""
-    added = "" if "docker" not in noted("groups") else "\n(You are in the group docker from your next login on.)"
+    added = "" if "docker" not in noted(MEMBERS) else "\n(You are in the group docker from your next login on.)"
     return f"""Perry runs. Try next:
   perry list
   perry ssh {WORKSPACE}

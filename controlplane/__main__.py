@@ -11,7 +11,7 @@ import click
 from controlplane import openapi, settings_doc, wiring
 from controlplane.app import procedures
 from controlplane.errors import PerryError, StartupError
-from controlplane.images.service import BuildReport
+from controlplane.images.progress import Progress
 from controlplane.settings import config_folder, load
 from controlplane.system import logs
 from controlplane.workspaces.pods import Checkpoint, no_checkpoint
@@ -45,16 +45,15 @@ def run() -> None:
 @click.option("--no-cache", is_flag=True)
 def build_(images: tuple[str, ...], no_cache: bool) -> None:
     """Build Perry's images."""
+    log = CHECKOUT / ".build" / "images.log"
+    progress = Progress(sys.stdout, log)
     try:
-        anyio.run(wiring.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, _show)
+        anyio.run(wiring.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, progress)
     except* PerryError as group:
+        progress.close()
+        click.echo(f"Everything that was said is in {log}.", err=True)
         _end(group)
-
-
-def _show(said: BuildReport) -> None:
-    """One line for each step; a tool's own lines are dimmed."""
-    text = f"{said.image:<14} {said.text}"
-    click.echo(click.style(text, dim=True) if said.kind == "line" else text)
+    progress.close()
 
 
 @main.command()
