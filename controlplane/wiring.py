@@ -124,6 +124,7 @@ class Core:
             checkout=checkout,
             keys=keys,
             pod_settings=lambda: pod_settings(settings, outside, sidecar_image),
+            settings=settings,
             ssh_address=_reachable(settings.ssh.bind),
             changed=lambda name: self.workspaces.changed(name),
             checkpoint=checkpoint,

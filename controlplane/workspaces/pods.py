@@ -1,6 +1,6 @@
 """Verbs on one workspace's Docker objects. Each is safe to run twice, and after a crash in the middle of itself."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -8,9 +8,12 @@ import msgspec
 
 from controlplane.errors import EngineConflict, EngineError, ImageMissing
 from controlplane.ports import ContainerState, Engine, File, Machine, Role
+from controlplane.settings import SshSettings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces.spec import Claim, Names, PodSpec
 from controlplane.workspaces.state import Pod, in_dead_namespace, pod_of
+
+PORTS_TRIED = 1000
 
 Checkpoint = Callable[[str], None]
 """Called with a name between any two steps that change something outside; tests end the process there."""
@@ -194,6 +197,13 @@ def _claim(text: str) -> Claim | None:
 def _role(container: str, names: Names) -> Role:
     roles = {names.workspace: Role.WORKSPACE, names.tailnet: Role.TAILNET, names.sandbox: Role.SANDBOX}
     return roles[container]
+
+
+def ssh_ports(machine: Machine, settings: SshSettings) -> Iterator[int]:
+    """Ports for a workspace's ssh that nobody has at the moment, from ``ssh.firstPort`` on."""
+    for port in range(settings.first_port, min(settings.first_port + PORTS_TRIED, 65536)):
+        if machine.port_is_free(settings.bind, port):
+            yield port
 
 
 def port_is_taken(error: EngineError) -> bool:

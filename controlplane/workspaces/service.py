@@ -5,7 +5,7 @@ or asks twice, changes nothing. Each workspace has one job at a time.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -25,7 +25,7 @@ from controlplane.settings import Settings
 from controlplane.workspaces import repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
 from controlplane.workspaces.jobs import Job, Jobs
-from controlplane.workspaces.pods import Checkpoint, Pods
+from controlplane.workspaces.pods import Checkpoint, Pods, ssh_ports
 from controlplane.workspaces.spec import HOME, Request
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.state import Desired, Pod
@@ -47,7 +47,6 @@ from protocol.workspaces import (
 
 log = logging.getLogger(__name__)
 
-PORTS_TRIED = 1000
 EXEC_OUTPUT_LIMIT = 4 << 20
 
 
@@ -203,7 +202,7 @@ class Workspaces:
             name,
             request,
             state.begun(None),
-            ports=self._free_ports(),
+            ports=ssh_ports(self._machine, self._settings.ssh),
             pool=self._settings.network.pool,
             subnets_in_use=await self._engine.subnets_in_use(),
         )
@@ -225,12 +224,6 @@ class Workspaces:
         leftovers = {leftover for kind, leftover in self._store.leftovers() if kind == "node"}
         if any(node.name == name and node.id not in leftovers for node in nodes):
             raise Conflict(f"A device of your tailnet is named {name!r} already; choose another name.")
-
-    def _free_ports(self) -> Iterator[int]:
-        first, bind = self._settings.ssh.first_port, self._settings.ssh.bind
-        for port in range(first, min(first + PORTS_TRIED, 65536)):
-            if self._machine.port_is_free(bind, port):
-                yield port
 
     async def _begin_again(self, record: Record, wanted: StartWorkspace) -> Job:
         name = record.name

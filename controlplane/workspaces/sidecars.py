@@ -43,6 +43,12 @@ STATES = {
 }
 
 
+WITHOUT_TUN = (
+    "This machine has no /dev/net/tun, so ssh over the tailnet needs a key and addresses of peers are not seen; "
+    "load it with `sudo modprobe tun`, then restart the workspace."
+)
+
+
 def shown(name: str, status: SidecarStatus | None, *, joins: bool, runs: bool) -> WorkspaceTailnet:
     """A workspace's place on the tailnet, for people."""
     if not joins:
@@ -57,7 +63,7 @@ def shown(name: str, status: SidecarStatus | None, *, joins: bool, runs: bool) -
         hostname=status.hostname or name,
         ips=list(status.ips),
         dns_name=status.dns_name.rstrip(".") or None,
-        error=status.error or None,
+        error=status.error or (None if status.tun or state is not TailnetState.ONLINE else WITHOUT_TUN),
     )
 
 

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from controlplane.errors import (
+    EngineConflict,
     PerryError,
     StepFailed,
     TailnetError,
@@ -20,11 +21,12 @@ from controlplane.errors import (
     TookTooLong,
 )
 from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.settings import Settings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
 from controlplane.workspaces.checkout import Checkout
 from controlplane.workspaces.keys import Keys
-from controlplane.workspaces.pods import Checkpoint, Pods
+from controlplane.workspaces.pods import Checkpoint, Pods, port_is_taken, ssh_ports, subnet_is_taken
 from controlplane.workspaces.sidecars import Sidecars, SidecarStatus
 from controlplane.workspaces.spec import PodSettings, PodSpec
 from controlplane.workspaces.state import StepId
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 BORDER_SECONDS = 15
 SSH_SECONDS = 60
 JOIN_SECONDS = 45
+RESERVATIONS_TRIED = 5
 PROGRESS_SECONDS = 0.2
 
 
@@ -54,6 +57,7 @@ class Starter:
         checkout: Checkout,
         keys: Keys,
         pod_settings: Callable[[], Awaitable[PodSettings]],
+        settings: Settings,
         ssh_address: str,
         changed: Callable[[str], None],
         checkpoint: Checkpoint,
@@ -67,6 +71,7 @@ class Starter:
         self._checkout = checkout
         self._keys = keys
         self._pod_settings = pod_settings
+        self._settings = settings
         self._ssh_address = ssh_address
         self._changed = changed
         self._checkpoint = checkpoint
@@ -94,6 +99,31 @@ class Starter:
             self._changed(name)
 
     async def _walk(self, name: str, failures: list[str]) -> None:
+        for _ in range(RESERVATIONS_TRIED):
+            try:
+                await self._walk_once(name, failures)
+                return
+            except EngineConflict as exc:
+                await self._reserve_anew(name, exc)
+        await self._walk_once(name, failures)
+
+    async def _reserve_anew(self, name: str, conflict: EngineConflict) -> None:
+        """Another port or subnet where somebody else has ours. A workspace that ran before keeps what people know."""
+        record = self._must_exist(name)
+        if record.host_keys or not (port_is_taken(conflict) or subnet_is_taken(conflict)):
+            raise conflict
+        log.info("reserving anew for %s: %s", name, conflict.message)
+        await self._pods.remove_containers(name)
+        await self._engine.remove_network(self._pods.names(name).network)
+        if port_is_taken(conflict):
+            others = {each.reservation.ssh_port for each in self._store.all()}
+            free = (port for port in ssh_ports(self._machine, self._settings.ssh) if port not in others)
+            self._store.move(name, ssh_port=next(free, record.reservation.ssh_port))
+        else:
+            taken = [*await self._engine.subnets_in_use(), *(each.reservation.subnet for each in self._store.all())]
+            self._store.move(name, subnet=specs.free_subnet(self._settings.network.pool, taken))
+
+    async def _walk_once(self, name: str, failures: list[str]) -> None:
         record = self._must_exist(name)
         self._report(name, StepId.RESERVE, StepStatus.DONE, None, 0.0)
         pod = specs.pod_spec(await self._pod_settings(), record.reservation, record.request)

@@ -77,6 +77,7 @@ class FakeEngine:
         self.network_specs: dict[str, NetworkSpec] = {}
         self.volume_labels: dict[str, Mapping[str, str]] = {}
         self.up = True
+        self.taken_ports: set[int] = set()
         self.command: Command = succeed
         self.on_start: Callable[[FakeContainer], None] = lambda container: None
         self.on_signal: Callable[[FakeContainer], None] = lambda container: None
@@ -183,6 +184,8 @@ class FakeEngine:
         found = self._get(container)
         if found.running:
             return
+        if any(port.host_port in self.taken_ports for port in found.spec.ports):
+            raise EngineConflict(f"Docker could not start container {container}, since a port is taken: already in use")
         if found.network_of is not None:
             owner = next((each for each in self.by_name.values() if each.id == found.network_of), None)
             if owner is None or not owner.running:

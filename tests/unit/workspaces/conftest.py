@@ -88,6 +88,7 @@ class Agent:
             checkout=checkout,
             keys=keys,
             pod_settings=self.pod_settings,
+            settings=self.settings,
             ssh_address="127.0.0.1",
             changed=lambda name: workspaces.changed(name),
             checkpoint=lambda name: self.checkpoint(name),

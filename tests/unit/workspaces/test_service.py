@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from controlplane.errors import Conflict, EngineUnavailable, ImageMissing, InvalidInput, NotFound, NotReady, StepFailed
+from controlplane.ports import NetworkSpec
 from protocol.workspaces import (
     DeleteWorkspace,
     ExecCommand,
@@ -202,3 +203,34 @@ async def test_exec_needs_a_workspace_that_runs(agent: Agent) -> None:
     await agent.workspaces.stop("alpha")
     with pytest.raises(NotReady):
         await agent.workspaces.exec(ExecCommand(name="alpha", command=["true"]))
+
+
+async def test_a_port_that_is_taken_in_the_meantime_is_exchanged_for_another(agent: Agent) -> None:
+    agent.engine.taken_ports = {22001}
+    workspace = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert workspace.ports.ssh == 22002 and workspace.status is WorkspaceStatus.RUNNING
+
+
+async def test_a_workspace_that_people_know_keeps_its_port_and_says_who_has_it(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.stop("alpha")
+    agent.engine.taken_ports = {22001}
+    with pytest.raises(StepFailed) as caught:
+        await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert "port is taken" in caught.value.message
+    assert (await agent.workspaces.get("alpha")).ports.ssh == 22001
+
+
+async def test_addresses_that_are_taken_in_the_meantime_are_exchanged_for_others(agent: Agent) -> None:
+    made = agent.engine.subnets_in_use
+
+    async def nothing_yet() -> list[str]:
+        agent.engine.subnets_in_use = made  # type: ignore[method-assign]
+        spec = NetworkSpec(name="theirs", subnet="10.111.0.0/24", interface="theirs", labels={})
+        await agent.engine.ensure_network(spec)
+        return []
+
+    agent.engine.subnets_in_use = nothing_yet  # type: ignore[method-assign]
+    workspace = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert workspace.status is WorkspaceStatus.RUNNING
+    assert agent.engine.network_specs["workspace-alpha"].subnet == "10.111.1.0/28"
