@@ -6,6 +6,7 @@ Go programs), ``engine`` (a Docker Engine and what images are made with) and ``t
 
 import getpass
 import grp
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ class Part(StrEnum):
 
 def ensure(parts: frozenset[Part]) -> None:
     """Name what is missing of these parts, then install it."""
+    if Part.TESTS in parts and os.geteuid() != 0:
+        raise Trouble("the tests make network namespaces, which takes root; run them with sudo.")
     wants_uv = tools.find_uv() is None
     wants_go = Part.GO in parts and tools.find_go() is None
     wants_engine = Part.ENGINE in parts and engine.state() is engine.State.ABSENT
@@ -115,7 +118,16 @@ def ensure_engine() -> None:
     note(IMAGES, engine.DEBIAN)
     if find("mmdebstrap") is None and not engine.registry_answers():
         say("No container registry answers, so the base image is made of Debian's packages: installing mmdebstrap.")
-        packages.install(["mmdebstrap", "debian-archive-keyring"])
+        # Another distribution's apt does not trust Debian; with gpg mmdebstrap finds out by which keys it may.
+        packages.install(["mmdebstrap", "debian-archive-keyring", *([] if is_debian() else ["gpg"])])
+
+
+def is_debian() -> bool:
+    """Whether this is Debian itself."""
+    try:
+        return "ID=debian" in Path("/etc/os-release").read_text().splitlines()
+    except FileNotFoundError:
+        return False
 
 
 def in_docker_group() -> bool:
