@@ -70,7 +70,11 @@ class Reconciler:
             tasks.start_soon(self._listen)
             while True:
                 self._wake = anyio.Event()
-                await self.once()
+                try:
+                    await self.once()
+                except Exception:
+                    # A bug in mending one thing must not end what serves all the others.
+                    log.exception("a look at what there is crashed")
                 self.looked.set()
                 with anyio.move_on_after(EVERY_SECONDS):
                     await self._wake.wait()

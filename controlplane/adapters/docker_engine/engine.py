@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import aiodocker
+import aiohttp
 import anyio
 
 from controlplane.adapters.docker_engine import requests
@@ -323,7 +324,7 @@ class DockerEngine:
     async def _stop_events(self) -> None:
         try:
             await self.docker.events.stop()
-        except (aiodocker.DockerError, OSError):
+        except (aiodocker.DockerError, aiohttp.ClientError, OSError):
             # The task that reads them died of Docker going away, which has been said already.
             self.docker.events.task = None
 
