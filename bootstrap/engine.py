@@ -134,7 +134,8 @@ def stop_background() -> bool:
     process = background_process()
     if process is None:
         return False
-    subprocess.run([*sudo(), "kill", str(process)], capture_output=True, check=False)
+    # The shell's own kill: a bare machine has no program of that name.
+    subprocess.run([*sudo(), "sh", "-c", f"kill {process}"], capture_output=True, check=False)
     deadline = time.monotonic() + STOP_SECONDS
     while _lives(process):
         if time.monotonic() > deadline:

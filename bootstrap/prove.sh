@@ -48,7 +48,11 @@ make_image() {
 }
 
 make_machine() {
-  docker inspect "$name" >/dev/null 2>&1 && return
+  if docker inspect "$name" >/dev/null 2>&1; then
+    bring_commits
+    there "git -C perry fetch -q /var/tmp/perry.bundle main && git -C perry reset -q --hard FETCH_HEAD"
+    return
+  fi
   make_image
   say "a machine of it: $name, $(git rev-parse --short HEAD)"
   docker volume create "$name" >/dev/null
@@ -65,11 +69,13 @@ make_machine() {
     docker exec "$name" useradd -m -s /bin/bash "$as"
     docker exec "$name" sh -c "echo '$as ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/$as"
   fi
-  git bundle create -q - HEAD main | docker exec -i "$name" tee /var/tmp/perry.bundle >/dev/null
-  there "git clone -q -b main /var/tmp/perry.bundle perry"
+  bring_commits
+  there "git clone -q -c init.defaultBranch=main -b main /var/tmp/perry.bundle perry"
   ((own_docker)) && install_own_docker
   docker exec "$name" sh -c 'dpkg-query -W -f "\${Package}\n" | sort > /var/tmp/packages.before'
 }
+
+bring_commits() { git bundle create -q - HEAD main | docker exec -i "$name" tee /var/tmp/perry.bundle >/dev/null; }
 
 # What somebody had here before: an engine, and something in it.
 install_own_docker() {
@@ -100,7 +106,7 @@ check_clean() {
     docker exec "$name" sh -c '! docker ps -aq --filter label=perry.instance | grep . && ! docker images -q "perry/*" | grep . &&
       ! docker volume ls -q --filter label=perry.instance | grep . && ! iptables-save | grep -i perry'
   else
-    docker exec "$name" sh -c '! pgrep dockerd && ! ls -A /var/lib/docker | grep .'
+    docker exec "$name" sh -c '! grep -l dockerd /proc/[0-9]*/comm 2>/dev/null && ! ls -A /var/lib/docker | grep .'
   fi
 }
 
@@ -110,7 +116,10 @@ one() {
   case $1 in
     quickstart) there 'make quickstart' "$home/perry" ;;
     again) there 'make quickstart' "$home/perry" ;;
-    clean) there 'make quickstart-clean' "$home/perry" && check_clean ;;
+    clean)
+      there 'make quickstart-clean' "$home/perry"
+      check_clean
+      ;;
     test) there 'CI=true make test' "$home/perry" ;;
   esac
   say "$1: $((SECONDS - began)) s"
