@@ -120,7 +120,7 @@ one() {
       there 'make quickstart-clean' "$home/perry"
       check_clean
       ;;
-    test) there 'CI=true make test' "$home/perry" ;;
+    test) there 'CI=true bash .ci/run' "$home/perry" ;;
   esac
   say "$1: $((SECONDS - began)) s"
   took+=" $1 $((SECONDS - began)) s;"
