@@ -301,7 +301,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tailnet stands. ``error`` is a sentence that says what to do when not ready."""
+    """How the tailnet stands. ``error`` is a sentence that says what to do when not ready.
+
+    ``control_url`` is what people give their devices. ``warning`` is what they have to know although it is ready.
+    """
 
     provider: str
     ready: bool
@@ -309,6 +312,7 @@ class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
     domain: str | None
     owners: tuple[str, ...]
     error: str | None = None
+    warning: str | None = None
 
 
 class Tailnet(Protocol):
@@ -323,7 +327,8 @@ class Tailnet(Protocol):
 
     @property
     def control_url(self) -> str | None:
-        """What nodes are told; None for the provider's own default."""
+        """What workspaces and the gateway are told, which may be an address that only this machine's pods reach;
+        None for the provider's own default."""
 
     async def ensure(self) -> None:
         """Bring up or check the coordinator. Safe to call again at any time."""

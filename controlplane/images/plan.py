@@ -65,11 +65,7 @@ IMAGES: tuple[ImagePlan, ...] = (
         name="headscale",
         tag="perry/headscale:latest",
         folder="headscale",
-        binaries=(
-            GoBinary(
-                name="headscale", module="images/headscale", package="github.com/juanfont/headscale/cmd/headscale"
-            ),
-        ),
+        binaries=(GoBinary(name="headscale", module="images/headscale", package=".", own_source=True),),
     ),
     ImagePlan(
         name="device",

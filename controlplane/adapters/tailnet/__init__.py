@@ -22,5 +22,5 @@ def make_tailnet(settings: Settings, folder: Path, engine: Engine, machine: Mach
         address=settings.tailnet.address,
         port=settings.tailnet.port,
         domain=settings.tailnet.domain,
-        key_file=folder / "coordinator" / "api-key",
+        folder=folder / "coordinator",
     )

@@ -15,33 +15,46 @@ from controlplane.ports import AuthKey, Node
 
 TIMEOUT = httpx.Timeout(10, connect=3)
 
+CLIENT_VERSION = "113"
+"""Any version of the protocol that it knows; this is Tailscale 1.80's, its oldest."""
+
 
 class Refused(TailnetError):
-    """The API key is wrong or has expired."""
+    """The API key is wrong or has expired; for the adapter, which has a new one made."""
 
 
 class HeadscaleApi:
-    """One headscale, spoken to with one API key."""
+    """One headscale. ``url`` and ``key`` may change at any time; calls under way end with those they began with."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self._url = url
-        self._client = httpx.AsyncClient(
-            base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT, trust_env=False
-        )
+    def __init__(self, url: str = "", key: str = "", *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.url = url
+        self.key = key
+        self._client = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, transport=transport)
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def server_key(self) -> str:
+        """What the server is known by; a database made anew has another. Needs no API key, and costs it nothing."""
+        answer = await self._answer("GET", f"{self.url}/key", query={"v": CLIENT_VERSION})
+        try:
+            return str(answer.json()["publicKey"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise TailnetUnavailable(
+                f"What answers at {self.url} is no coordinator; free its port, or set tailnet.port in config.json."
+            ) from exc
 
     async def _call(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None, gone: Any = None
     ) -> Any:
         """The answer's JSON; ``gone`` where the object does not exist, if that is given."""
-        try:
-            answer = await self._client.request(method, path, json=body, params=query)
-        except httpx.HTTPError as exc:
-            raise TailnetUnavailable(
-                f"The tailnet's coordinator at {self._url} does not answer; `perry tailnet status` shows how it stands."
-            ) from exc
+        answer = await self._answer(
+            method,
+            f"{self.url}/api/v1{path}",
+            body=body,
+            query=query,
+            headers={"Authorization": f"Bearer {self.key}"},
+        )
         if answer.status_code == 401:
             raise Refused("The tailnet's coordinator refuses the API key; it is wrong or has expired.")
         missing = answer.status_code == 404 or (answer.status_code == 500 and "not found" in answer.text)
@@ -49,7 +62,26 @@ class HeadscaleApi:
             return gone
         if answer.is_error:
             raise TailnetError(f"The tailnet's coordinator refused: {_said(answer)}")
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError as exc:
+            raise TailnetError("The tailnet's coordinator answered something that is no JSON.") from exc
+
+    async def _answer(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        try:
+            return await self._client.request(method, url, json=body, params=query, headers=headers)
+        except httpx.HTTPError as exc:
+            raise TailnetUnavailable(
+                f"The tailnet's coordinator at {self.url} does not answer; `perry tailnet status` shows how it stands."
+            ) from exc
 
     async def user_id(self, name: str) -> str:
         """The id of a user, who is made where missing."""
