@@ -177,7 +177,7 @@ def undo_installation() -> None:
         )
     for group in noted(GROUPS) if own_engine else []:
         subprocess.run([*sudo(), find("groupdel") or "groupdel", group], capture_output=True, check=False)
-    parents = noted(PARENTS)
+    parents = sorted(noted(PARENTS), key=len, reverse=True)
     # Go makes its modules read-only.
     subprocess.run(["chmod", "-R", "u+w", str(BUILD)], capture_output=True, check=False)
     shutil.rmtree(BUILD, ignore_errors=True)
@@ -188,7 +188,7 @@ def undo_installation() -> None:
             shutil.rmtree(cache, ignore_errors=True)
     for parent in map(Path, parents):
         if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+            subprocess.run([*([] if os.access(parent.parent, os.W_OK) else sudo()), "rmdir", str(parent)], check=False)
 
 
 def remove_network_of_docker() -> None:

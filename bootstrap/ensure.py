@@ -14,11 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from bootstrap import engine, packages, tools
-from bootstrap.notes import FOLDERS, GROUPS, IMAGES, note
+from bootstrap.notes import FOLDERS, GROUPS, IMAGES, PARENTS, note
 from bootstrap.running import Trouble, ends_with_a_sentence, find, say, sudo
 
 DOCKER_DATA = Path("/var/lib/docker")
 CONTAINERD_DATA = Path("/var/lib/containerd")
+MADE_BY_DOCKER = (Path("/opt/containerd"), Path("/etc/docker"))
 TUN = Path("/dev/net/tun")
 
 
@@ -42,6 +43,7 @@ def ensure(parts: frozenset[Part]) -> None:
     name_them(missing, wants_uv=wants_uv, wants_go=wants_go, wants_engine=wants_engine)
     if wants_engine:
         note_empty(DOCKER_DATA, CONTAINERD_DATA)
+        note(PARENTS, *(str(folder) for folder in MADE_BY_DOCKER if not folder.exists()))
         if not any(group.gr_name == "docker" for group in grp.getgrall()):
             note(GROUPS, "docker")
     packages.install(missing)

