@@ -59,6 +59,7 @@ class Reconciler:
         self.looked = anyio.Event()
         """Set after the first look, whatever it found."""
         self._swept = False
+        self._complaints: dict[str, str] = {}
         self._workspaces = workspaces
         self._instance = instance
         self._wake = anyio.Event()
@@ -87,11 +88,17 @@ class Reconciler:
                     if event.action in TELLING:
                         self._happened(event)
             except EngineError as exc:
-                log.warning("no events from Docker: %s", exc.message)
+                self._complain("events", f"no events from Docker: {exc.message}")
             # A Docker that comes back may have made its packet rules anew.
             self._rules_wanted = True
             await anyio.sleep(1)
             self._wake.set()
+
+    def _complain(self, about: str, message: str) -> None:
+        """Say it once, and not with each look."""
+        if self._complaints.get(about) != message:
+            self._complaints[about] = message
+            log.warning(message)
 
     def _happened(self, event: EngineEvent) -> None:
         self._wake.set()
@@ -110,7 +117,10 @@ class Reconciler:
             if self._tailnet.joins:
                 await self._clear_tailnet()
         except EngineError as exc:
-            log.warning("looking again later: %s", exc.message)
+            self._complain("look", f"looking again later: {exc.message}")
+        else:
+            self._complaints.pop("events", None)
+            self._complaints.pop("look", None)
 
     async def _clear_tailnet(self) -> None:
         await self._workspaces.clear_leftovers()
@@ -127,10 +137,13 @@ class Reconciler:
         try:
             await self._tailnet.ensure()
         except (TailnetError, EngineError) as exc:
-            log.warning("the tailnet is not ready: %s", exc.message)
+            self._complain("tailnet", f"the tailnet is not ready: {exc.message}")
+        else:
+            self._complaints.pop("tailnet", None)
 
     async def _prepare_machine(self) -> None:
         if self._rules_wanted and self._tailnet.joins:
+            await self._engine.info()
             await self._host_rules.ensure()
             self._rules_wanted = False
 
