@@ -98,6 +98,24 @@ func joinBy(a *namespace, nameA string, addrsA []string, b *namespace, nameB str
 	})
 	a.configure(nameA, addrsA)
 	b.configure(nameB, addrsB)
+	a.carries(nameA)
+	b.carries(nameB)
+}
+
+// carries waits until the kernel passes packets on: it takes note of a link's carrier up to a second late.
+func (n *namespace) carries(name string) {
+	n.t.Helper()
+	n.do(func() {
+		for range 500 {
+			link, err := netlink.LinkByName(name)
+			n.must(err)
+			if link.Attrs().OperState == netlink.OperUp {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		n.t.Errorf("%s does not come up", name)
+	})
 }
 
 func (n *namespace) configure(name string, addrs []string) {
@@ -156,7 +174,7 @@ func (n *namespace) dial(from, to string) string {
 	n.t.Helper()
 	var err error
 	n.do(func() {
-		dialer := net.Dialer{Timeout: 250 * time.Millisecond}
+		dialer := net.Dialer{Timeout: 400 * time.Millisecond}
 		if from != "" {
 			dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 		}

@@ -41,6 +41,7 @@ type Node struct {
 
 	// Of the goroutine in Run alone:
 	keyInUse bool         // the coordinator was given a key that it has not answered yet
+	starting bool         // told to start anew; what is heard until it does is of the time before
 	refusal  string       // why it said no for good; only a signal or a restart makes us ask again
 	trouble  string       // what it last said no to, while we go on asking
 	applied  []netip.Addr // the addresses that the interface has
@@ -159,7 +160,10 @@ func (n *Node) take(ctx context.Context, note ipn.Notify) {
 	if note.SelfChange != nil {
 		n.applied = nil
 	}
-	if note.ErrMessage == nil {
+	if note.Prefs != nil && note.Prefs.Valid() && note.Prefs.WantRunning() {
+		n.starting = false // the backend says so whenever it starts (ipn/ipnlocal, startLocked)
+	}
+	if note.ErrMessage == nil || n.starting {
 		return
 	}
 	n.log.Warn("the coordinator refused", "said", oneLine(*note.ErrMessage))
@@ -190,7 +194,7 @@ func (n *Node) enrol(ctx context.Context) {
 	prefs.Hostname = n.settings.Hostname
 	prefs.ControlURL = n.settings.ControlURL
 	prefs.WantRunning = true
-	n.refusal, n.trouble, n.keyInUse = "", "", true
+	n.refusal, n.trouble, n.keyInUse, n.starting = "", "", true, true
 	err := n.client.Start(ctx, ipn.Options{AuthKey: key, UpdatePrefs: prefs})
 	if err == nil {
 		err = n.loginWithoutNodeKey(ctx)

@@ -256,11 +256,16 @@ func TestTwoSidecars(t *testing.T) {
 	giveKey(t, alphaSettings, "tskey-one")
 	giveKey(t, betaSettings, "tskey-two")
 	alpha, beta := startSidecar(t, alphaSettings), startSidecar(t, betaSettings)
-	alpha.until("joined", joined)
+	a := alpha.until("joined", joined)
 	b := beta.until("joined", joined)
 	alpha.until("acquainted", func(Snapshot) bool {
 		peer, err := alpha.node.WhoIs(t.Context(), b.IPs[0])
 		return err == nil && peer.Node == "beta.perry.internal" && peer.Login != "" && !peer.Tagged
+	})
+	// Else a first handshake is dropped, and WireGuard waits 5 s for the next.
+	beta.until("acquainted", func(Snapshot) bool {
+		_, err := beta.node.WhoIs(t.Context(), a.IPs[0])
+		return err == nil
 	})
 	if _, err := alpha.node.WhoIs(t.Context(), netip.MustParseAddr("100.99.99.99")); err == nil {
 		t.Error("it knows an address that nobody has")
@@ -361,14 +366,14 @@ func echoUDP(t *testing.T, address string) uint16 {
 // converse says hello over the tailnet, and returns what comes back, or "".
 func converse(t *testing.T, from *sidecar, network string, to netip.AddrPort) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	conn, err := from.node.server.Dial(ctx, network, to.String())
 	if err != nil {
 		return ""
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
 	if _, err := conn.Write([]byte("hello")); err != nil {
 		return ""
 	}

@@ -23,20 +23,25 @@ func startSandbox(t *testing.T) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = command.Process.Kill() })
-	deadline := time.Now().Add(5 * time.Second)
-	for !strings.HasPrefix(state(command.Process.Pid), "S") {
+	for deadline := time.Now().Add(5 * time.Second); !waitsForSignals(command.Process.Pid); {
 		if time.Now().After(deadline) {
 			t.Fatal("the sandbox does not come to rest")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond)
 	return command
 }
 
-// state is a process's letter in /proc, with what follows.
-func state(pid int) string { return statusLine(pid, "State:") }
+// waitsForSignals tells whether a process sleeps with SIGTERM taken from Go's runtime (while it is waited for, the
+// kernel does not show it as blocked).
+func waitsForSignals(pid int) bool {
+	var ignored uint64
+	_, err := fmt.Sscanf(statusLine(pid, "SigIgn:"), "%x", &ignored)
+	return err == nil && ignored&(1<<(syscall.SIGTERM-1)) != 0 && strings.HasPrefix(statusLine(pid, "State:"), "S")
+}
 
+// statusLine is one value of /proc/<pid>/status.
 func statusLine(pid int, key string) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
