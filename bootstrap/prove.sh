@@ -86,7 +86,7 @@ install_own_docker() {
     if apt-cache show docker-cli >/dev/null 2>&1; then apt-get install -qq -y --no-install-recommends docker-cli >/dev/null; fi'
   docker exec -d "$name" sh -c 'for c in /sys/fs/cgroup /sys/fs/cgroup/*; do mount -o remount,bind,rw "$c"; done; exec dockerd'
   docker exec "$name" sh -c 'until docker info; do sleep 0.5; done >/dev/null 2>&1
-    tar -C / -c bin/sh bin/sleep lib lib64 usr/lib/x86_64-linux-gnu/libc.so.6 usr/bin/dash usr/bin/sleep 2>/dev/null | docker import - mine >/dev/null
+    tar -C / -ch lib64/ld-linux-x86-64.so.2 lib/x86_64-linux-gnu/libc.so.6 usr/bin/sleep | docker import - mine >/dev/null
     docker network create mine >/dev/null; docker volume create mine >/dev/null
     docker run -d --name mine --network mine -v mine:/mine mine /usr/bin/sleep 1000000 >/dev/null'
   if ((preload)); then
