@@ -303,7 +303,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How the tailnet stands. ``error`` is a sentence that says what to do when not ready.
 
-    ``control_url`` is what people give their devices. ``warning`` is what they have to know although it is ready.
+    ``control_url`` is what people give their devices. ``warning`` is what they have to know although it is ready,
+    ``join_notes`` what those who join a device have to.
     """
 
     provider: str
@@ -313,6 +314,7 @@ class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
     owners: tuple[str, ...]
     error: str | None = None
     warning: str | None = None
+    join_notes: tuple[str, ...] = ()
 
 
 class Tailnet(Protocol):

@@ -1,5 +1,7 @@
 """The tailnet, as ``perry tailnet`` shows it."""
 
+import msgspec
+
 from protocol.wire import Wire
 
 
@@ -15,7 +17,11 @@ class TailnetNode(Wire, frozen=True):
 
 
 class TailnetStatus(Wire, frozen=True):
-    """Output of ``tailnet.status``. ``ready`` says that nodes can join now; ``error`` what to do where they cannot."""
+    """Output of ``tailnet.status``.
+
+    ``ready`` says that nodes can join now; ``error`` what to do where they cannot; ``warning`` what to know
+    all the same.
+    """
 
     provider: str
     ready: bool
@@ -24,12 +30,14 @@ class TailnetStatus(Wire, frozen=True):
     control_url: str | None = None
     domain: str | None = None
     error: str | None = None
+    warning: str | None = None
 
 
 class JoinCommand(Wire, frozen=True):
     """Output of ``tailnet.join``: how one more device of the owner joins.
 
     ``key`` is valid for one device and ``expires`` (RFC 3339). ``environment`` must be set for the device's tailscaled.
+    ``notes`` are sentences about devices that it does not fit, and the like.
     """
 
     command: str
@@ -37,3 +45,4 @@ class JoinCommand(Wire, frozen=True):
     expires: str
     control_url: str
     environment: dict[str, str]
+    notes: list[str] = msgspec.field(default_factory=list)

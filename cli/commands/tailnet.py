@@ -28,6 +28,7 @@ def status(as_json: bool) -> None:
             ("Provider", shown.provider),
             ("Ready", "yes" if shown.ready else "no"),
             ("Error", shown.error),
+            ("Warning", shown.warning),
             ("Coordinator", shown.control_url),
             ("Domain", shown.domain),
             ("Owners", ", ".join(shown.owners)),
@@ -55,6 +56,8 @@ def join(as_json: bool) -> None:
     else:
         output.note("On that device, with Tailscale installed, run:")
     output.line(output.clean(shown.command))
+    for note in shown.notes:
+        output.note(output.clean(note))
     output.note(f"The key in it is valid for one device, until {output.clean(shown.expires)}.")
 
 

@@ -47,19 +47,22 @@ class TailnetService:
             control_url=info.control_url,
             domain=info.domain,
             error=error,
+            warning=info.warning,
         )
 
     async def join(self) -> JoinCommand:
         """A key for one device of the owner, and the command that uses it. The key is in its standard input."""
         key = await self._tailnet.mint_device_key()
-        url = self._tailnet.control_url or ""
+        info = await self._tailnet.info()
+        url = info.control_url or ""
         server = f" --login-server {shlex.quote(url)}" if url else ""
-        # headscale's relay speaks plain http where it does itself; a stock client has to be told.
-        environment = {"TS_DEBUG_USE_DERP_HTTP": "1"} if url.startswith("http://") else {}
         return JoinCommand(
-            command=f"sudo tailscale up{server} --auth-key file:/dev/stdin <<< {shlex.quote(key.secret)}",
+            # A profile of its own: `tailscale up` would refuse on a device that is on another tailnet already.
+            command=f"sudo tailscale login{server} --auth-key file:/dev/stdin <<< {shlex.quote(key.secret)}",
             key=key.secret,
             expires=key.expires.isoformat(timespec="seconds").replace("+00:00", "Z"),
             control_url=url,
-            environment=environment,
+            # headscale's relay speaks plain http where it does itself; a stock client has to be told.
+            environment={"TS_DEBUG_USE_DERP_HTTP": "1"} if url.startswith("http://") else {},
+            notes=list(info.join_notes),
         )

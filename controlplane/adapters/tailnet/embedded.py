@@ -13,6 +13,7 @@ import anyio
 from controlplane.adapters.tailnet.coordinator import Coordinator
 from controlplane.adapters.tailnet.headscale_api import HeadscaleApi, Refused, usable
 from controlplane.adapters.tailnet.headscale_config import USER, WORKSPACE_TAG, policy
+from controlplane.adapters.tailnet.placement import is_private
 from controlplane.errors import EngineError, TailnetError, TailnetUnavailable
 from controlplane.ports import AuthKey, Engine, Machine, Node, TailnetInfo
 
@@ -169,6 +170,7 @@ class EmbeddedTailnet:
             owners=(USER,),
             error=self._error,
             warning=self._warning(),
+            join_notes=join_notes(self._coordinator.placement.devices),
         )
 
     def _warning(self) -> str | None:
@@ -205,6 +207,21 @@ class EmbeddedTailnet:
 
     async def delete_node(self, node_id: str) -> None:
         await self._asked(lambda api: api.delete_node(node_id))
+
+
+def join_notes(host: str) -> tuple[str, ...]:
+    """What plain http means for devices other than Linux ones with a private way here."""
+    relay = (
+        "The relay of this tailnet speaks plain http: on macOS that takes the open-source tailscaled, with this "
+        "variable set; Tailscale's apps for macOS, Windows and phones cannot be given it, and may reach nothing."
+    )
+    if is_private(host):
+        return (relay,)
+    away = (
+        f"{host} is no address of a private network: when the coordinator was away, the device may stay offline until "
+        "its tailscaled is restarted; set tailnet.address to a private one if devices reach this machine by one."
+    )
+    return (relay, away)
 
 
 def _read(file: Path) -> str | None:
