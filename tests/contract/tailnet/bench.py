@@ -89,22 +89,23 @@ class EmbeddedBench(Bench):
             folder=self.folder,
         )
 
-    async def join(self, name: str, secret: str, *, url: str | None = None) -> bool:
-        container = await self.device(name)
+    async def join(self, name: str, secret: str, *, url: str | None = None, relayed: bool = False) -> bool:
+        container = await self.device(name, relayed=relayed)
         command = ["timeout", "6", "tailscale", "login", "--auth-key", "file:/dev/stdin"]
         command += ["--login-server", url or str(self.tailnet.control_url)]
         output = await self.engine.exec(container, command, stdin=_once(secret.encode()))
         return output.exit_code == 0
 
-    async def device(self, name: str) -> str:
-        """A stock client that has not joined; its container."""
+    async def device(self, name: str, *, relayed: bool = False) -> str:
+        """A stock client that has not joined; its container. ``relayed``: it knows no direct path."""
+        env = {"TS_DEBUG_USE_DERP_HTTP": "1", **({"TS_DEBUG_ALWAYS_USE_DERP": "1"} if relayed else {})}
         spec = ContainerSpec(
             name=f"{self.instance}-{name}-{secrets.token_hex(2)}",
             image="perry/device:latest",
             labels={**self.labels, "perry.role": Role.TAILNET, "perry.spec": "1"},
             network="bridge",
             hostname=name,
-            env={"TS_DEBUG_USE_DERP_HTTP": "1"},
+            env=env,
             devices=("/dev/net/tun",),
             cap_add=("NET_ADMIN",),
             stop_seconds=0,

@@ -1,0 +1,57 @@
+"""``perry tailnet``, on a fake coordinator."""
+
+import shlex
+
+import pytest
+
+from controlplane.adapters.tailnet import NoTailnet
+from controlplane.errors import NotReady
+from controlplane.tailnet.service import TailnetService
+from tests.fakes.tailnet import FakeTailnet
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_status_names_workspaces_and_devices() -> None:
+    tailnet = FakeTailnet()
+    alpha = tailnet.joined("alpha", (await tailnet.mint_workspace_key()).secret)
+    tailnet.joined("laptop", (await tailnet.mint_device_key()).secret)
+    assert alpha is not None
+    status = await TailnetService(tailnet, (), lambda: {alpha.id: "alpha"}).status()
+    assert status.ready and status.error is None and status.owners == ["owner"]
+    assert [(node.name, node.workspace, node.user) for node in status.nodes] == [
+        ("alpha", "alpha", None),
+        ("laptop", None, "owner"),
+    ]
+    assert (await TailnetService(tailnet, ("me@example.com",), dict).status()).owners == ["me@example.com"]
+
+
+async def test_status_answers_while_the_coordinator_is_away() -> None:
+    tailnet = FakeTailnet()
+    tailnet.away = True
+    status = await TailnetService(tailnet, (), dict).status()
+    assert not status.ready and "does not answer" in str(status.error) and status.nodes == []
+
+
+async def test_the_key_is_no_argument_of_the_command() -> None:
+    joining = await TailnetService(FakeTailnet(), (), dict).join()
+    command, _, given = joining.command.partition(" <<< ")
+    assert given == joining.key and joining.key not in command
+    words = shlex.split(command)
+    assert words[:3] == ["sudo", "tailscale", "login"] and words[-1] == "file:/dev/stdin"
+    assert words[words.index("--login-server") + 1] == joining.control_url
+    assert joining.environment == {"TS_DEBUG_USE_DERP_HTTP": "1"}
+    assert joining.expires.endswith("Z")
+
+
+async def test_with_no_tailnet_there_is_nothing_to_join() -> None:
+    service = TailnetService(NoTailnet(), (), dict)
+    status = await service.status()
+    assert not status.ready and status.provider == "none" and status.error is None
+    with pytest.raises(NotReady, match="set it to embedded"):
+        await service.join()
