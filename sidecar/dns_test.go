@@ -48,6 +48,12 @@ func (n tailnetNames) Query(_ context.Context, name string, kind dnsmessage.Type
 
 func startTestStub(t *testing.T, up bool) string {
 	stub, err := startDNSStub("127.0.0.1:0", tailnetNames{up}, slog.New(slog.DiscardHandler))
+	for range 5 { // a port that is free for UDP may be taken for TCP
+		if err == nil {
+			break
+		}
+		stub, err = startDNSStub("127.0.0.1:0", tailnetNames{up}, slog.New(slog.DiscardHandler))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

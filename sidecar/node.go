@@ -25,7 +25,7 @@ import (
 const (
 	tickWhileJoining = 2 * time.Second
 	tickWhileRunning = 10 * time.Second
-	closeTimeout     = 1500 * time.Millisecond
+	closeTimeout     = 800 * time.Millisecond
 )
 
 // Node is this workspace's place on the tailnet. It keeps name, key and address over restarts of the process, because
@@ -38,6 +38,7 @@ type Node struct {
 	client   *local.Client
 	tun      bool
 	zones    atomic.Pointer[[]string]
+	closed   chan struct{} // after Close, however long it takes
 
 	// Of the goroutine in Run alone:
 	keyInUse bool         // the coordinator was given a key that it has not answered yet
@@ -50,7 +51,7 @@ type Node struct {
 
 // startNode starts to join and returns at once. With a nil device there is no TUN device: see forward.go.
 func startNode(s Settings, device tun.Device, report *Reporter, log *slog.Logger) (*Node, error) {
-	n := &Node{settings: s, report: report, log: log, tun: device != nil}
+	n := &Node{settings: s, report: report, log: log, tun: device != nil, closed: make(chan struct{})}
 	n.server = &tsnet.Server{
 		Dir:        s.nodeDir(),
 		Hostname:   s.Hostname,
@@ -373,13 +374,12 @@ func (n *Node) WhoIs(ctx context.Context, addr netip.Addr) (Peer, error) {
 // Close leaves the tailnet's connections, not its place there, and takes no longer than closeTimeout. Run has to be
 // over: an open watcher holds it up.
 func (n *Node) Close() {
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(n.closed)
 		_ = n.server.Close()
 	}()
 	select {
-	case <-done:
+	case <-n.closed:
 	case <-time.After(closeTimeout):
 	}
 }

@@ -128,6 +128,7 @@ func startSidecar(t *testing.T, s Settings) *sidecar {
 		cancel()
 		running.Wait()
 		node.Close()
+		<-node.closed
 	})
 	t.Cleanup(c.stop)
 	return c
@@ -164,11 +165,7 @@ func TestJoinAndStay(t *testing.T) {
 	if _, err := os.Stat(settings.keyFile()); !os.IsNotExist(err) {
 		t.Error("the used key is still there")
 	}
-	before := time.Now()
 	first.stop()
-	if took := time.Since(before); took > 2*time.Second {
-		t.Errorf("the end took %v", took)
-	}
 
 	c.control.RequireAuthKey = "" // else testcontrol wants it from known nodes too
 	// No key is left, and none is needed. A wrong one that came meanwhile does no harm.

@@ -259,4 +259,16 @@ func TestConnectionOutlivesTheSidecar(t *testing.T) {
 	again := l.join(t, l.alpha, "alpha", alphaDir)
 	again.until("joined again", joined)
 	said("two")
+
+	before := time.Now()
+	if err := again.command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-again.over
+	if err := again.command.Wait(); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	if took := time.Since(before); took > 4*time.Second { // 0.2 s on an idle machine
+		t.Errorf("the end took %v", took)
+	}
 }
