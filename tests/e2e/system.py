@@ -184,6 +184,10 @@ class System:
     def remove(self) -> None:
         """End the process and remove everything with this instance's label."""
         self.stop(signal.SIGKILL)
+        docker(
+            "run", "--rm", "--network", "host", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW",
+            "-e", f"PERRY_INSTANCE={self.instance}", "perry/sidecar:latest", "host-rules", "--remove", check=False,
+        )  # fmt: skip
         label = f"label=perry.instance={self.instance}"
         for container in docker("ps", "-aq", "--filter", label).split():
             docker("rm", "-f", "-v", container, check=False)
