@@ -13,7 +13,7 @@ from bootstrap.notes import BUILD, CHECKOUT, FOLDERS, PARENTS, note
 from bootstrap.running import output, run
 
 UV_VERSION = "0.13.8"
-GO_VERSION = "1.27.3"
+GO_VERSION = "1.26.6"
 BIN = BUILD / "tools" / "bin"
 """Where the checkout's own uv is."""
 GO = BUILD / "go"

@@ -1,6 +1,6 @@
 module perry/headscale
 
-go 1.26.8
+go 1.26.6
 
 require (
 	github.com/juanfont/headscale v0.29.0
