@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -21,12 +22,10 @@ CHECKOUT = Path(__file__).parents[1]
 
 def run_agent(environ: Mapping[str, str], *, checkpoint: Checkpoint = no_checkpoint) -> None:
     """Run the control plane of this environment; ends the process with a sentence where it cannot."""
-    try:
+    with _ends_with_a_sentence(StartupError):
         loaded = load(config_folder(environ), environ)
         logs.configure(loaded.settings.log_level)
         wiring.run(loaded, environ, checkpoint=checkpoint)
-    except* StartupError as group:
-        _end(group)
 
 
 @click.group()
@@ -47,13 +46,11 @@ def build_(images: tuple[str, ...], no_cache: bool) -> None:
     """Build Perry's images."""
     log = CHECKOUT / ".build" / "images.log"
     progress = Progress(sys.stdout, log)
-    try:
-        anyio.run(wiring.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, progress)
-    except* PerryError as group:
-        progress.close()
-        click.echo(f"Everything that was said is in {log}.", err=True)
-        _end(group)
-    progress.close()
+    with _ends_with_a_sentence(PerryError, f"everything that was said is in {log}"):
+        try:
+            anyio.run(wiring.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, progress)
+        finally:
+            progress.close()
 
 
 @main.command()
@@ -68,12 +65,21 @@ def openapi_() -> None:
     (CHECKOUT / openapi.FILE).write_bytes(openapi.encoded(procedures()))
 
 
-def _end(group: BaseExceptionGroup[PerryError]) -> None:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    click.echo(f"perry: {first}", err=True)
-    sys.exit(1)
+@contextmanager
+def _ends_with_a_sentence(kind: type[PerryError], more: str = "") -> Iterator[None]:
+    """End the process with what such an error says, also where it comes in a group of which all are such."""
+    try:
+        yield
+    except BaseException as exc:
+        if isinstance(exc, BaseExceptionGroup) and exc.split(kind)[1] is not None:
+            raise
+        first = exc
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if not isinstance(first, kind):
+            raise
+        click.echo(f"perry: {first}" + (f" ({more})" if more else ""), err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -68,10 +68,20 @@ async def debian_rootfs(env: Mapping[str, str], line: Line) -> AsyncIterator[Pat
         )
     with tempfile.TemporaryDirectory(prefix="perry-rootfs-") as folder:
         tarball = Path(folder) / "rootfs.tar"
-        said = await _run(["mmdebstrap", *ROOTFS_OPTIONS, "trixie", str(tarball)], cwd=Path(folder), env=env, line=line)
+        command = [*await _as_root(env), "mmdebstrap", *ROOTFS_OPTIONS, "trixie", str(tarball)]
+        said = await _run(command, cwd=Path(folder), env=env, line=line)
         if said is not None:
             raise StepFailed(f"Debian's packages could not be made into a base image: {said}")
         yield tarball
+
+
+async def _as_root(env: Mapping[str, str]) -> list[str]:
+    """What makes a command root's, where that takes no question; else nothing, and mmdebstrap tries without."""
+    if os.geteuid() == 0 or shutil.which("sudo", path=env.get("PATH")) is None:
+        return []
+    asked = await anyio.run_process(["sudo", "-n", "true"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, check=False)
+    proxies = [f"{name}={env[name]}" for name in ("http_proxy", "https_proxy", "no_proxy") if name in env]
+    return ["sudo", "-n", "env", *proxies] if asked.returncode == 0 else []
 
 
 async def _run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], line: Line) -> str | None:
@@ -88,7 +98,11 @@ async def _run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], lin
                 status = await process.wait()
             except BaseException:
                 # mmdebstrap has mounts to undo, go its compilers to end; leaving the block kills what remains.
-                with anyio.CancelScope(shield=True), anyio.move_on_after(5), contextlib.suppress(ProcessLookupError):
+                with (
+                    anyio.CancelScope(shield=True),
+                    anyio.move_on_after(5),
+                    contextlib.suppress(ProcessLookupError, PermissionError),
+                ):
                     process.terminate()
                     await process.wait()
                 raise
