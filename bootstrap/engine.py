@@ -113,10 +113,12 @@ def _start_in_background() -> None:
 def _make_cgroups_writable() -> None:
     """In a container on cgroup v1 the controllers are mounted read-only; an engine needs to write there."""
     root = Path("/sys/fs/cgroup")
-    if os.geteuid() == 0 and not (root / "cgroup.controllers").exists():
+    if root.is_dir() and not (root / "cgroup.controllers").exists():
         for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
             if os.statvfs(folder).f_flag & os.ST_RDONLY:
-                subprocess.run(["mount", "-o", "remount,bind,rw", str(folder)], capture_output=True, check=False)
+                subprocess.run(
+                    [*sudo(), "mount", "-o", "remount,bind,rw", str(folder)], capture_output=True, check=False
+                )
 
 
 def background_process() -> int | None:
