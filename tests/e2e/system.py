@@ -21,6 +21,9 @@ import msgspec
 from protocol.workspaces import StartWorkspace, Workspace
 
 READY_SECONDS = 60
+
+PATIENCE = 3.0
+"""What a quiet machine needs, times this: a time-out here is to tell "never" from "slowly"."""
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -42,12 +45,12 @@ def docker(*arguments: str, check: bool = True, stdin: bytes | None = None) -> s
 
 def eventually(look: Callable[[], Any], what: str, *, seconds: float = 30) -> Any:
     """The first true result of ``look``; AssertionError with what was waited for when the time is over."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         if result := look():
             return result
         if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {seconds:g} s")
+            raise AssertionError(f"{what}: not within {seconds * PATIENCE:g} s")
         time.sleep(0.1)
 
 

@@ -8,7 +8,7 @@ from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
 from tests.e2e.private_docker import PrivateDocker, private_docker
 from tests.e2e.system import System, eventually
 
-pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
 from tests.e2e.system import System, docker, eventually
 
-pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(1500)]
 
 MOST_CHECKPOINTS = 25
 

@@ -7,7 +7,7 @@ import pytest
 from protocol.workspaces import Workspace
 from tests.e2e.system import Device, System, docker, eventually
 
-pytestmark = pytest.mark.tailnet
+pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(400)]
 
 SERVER = "import http.server as h; h.ThreadingHTTPServer(('', 3000), h.SimpleHTTPRequestHandler).serve_forever()"
 ECHO = (

@@ -7,7 +7,7 @@ import pytest
 from protocol.workspaces import TailnetState, Workspace
 from tests.e2e.system import Device, System, docker, eventually
 
-pytestmark = pytest.mark.tailnet
+pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(400)]
 
 
 def same_again(system: System, laptop: Device, before: Workspace, *, seconds: float = 60) -> None:
