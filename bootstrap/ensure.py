@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bootstrap import engine, packages, tools
 from bootstrap.notes import FOLDERS, GROUPS, IMAGES, PARENTS, note
-from bootstrap.running import Trouble, ends_with_a_sentence, find, say, sudo
+from bootstrap.running import Trouble, ends_with_a_sentence, find, output, say, sudo
 
 DOCKER_DATA = Path("/var/lib/docker")
 CONTAINERD_DATA = Path("/var/lib/containerd")
@@ -97,7 +97,10 @@ def name_them(missing: list[str], *, wants_uv: bool, wants_go: bool, wants_engin
 
 def note_empty(*folders: Path) -> None:
     """Remember that what will lie in these folders comes from us."""
-    note(FOLDERS, *(str(folder) for folder in folders if not folder.exists() or not any(folder.iterdir())))
+    for folder in folders:
+        # Root's own, where they exist: another person may not look into them.
+        if not folder.exists() or output([*sudo(), "ls", "-A", str(folder)]) == "":
+            note(FOLDERS, str(folder))
 
 
 def has_module(name: str) -> bool:
