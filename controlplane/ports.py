@@ -300,6 +300,21 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool = False
 
 
+WORKSPACE_TAG = "tag:perry-workspace"
+"""Every workspace's node has it, and no device of a person."""
+
+
+def is_node_of(node: Node | None, workspace: str) -> bool:
+    """Whether a node is this workspace's. Ids alone do not tell: a coordinator that lost its memory counts from 1 again.
+
+    Where the name was taken, a coordinator appends a number to it.
+    """
+    if node is None or WORKSPACE_TAG not in node.tags:
+        return False
+    head, _, number = node.name.rpartition("-")
+    return node.name == workspace or (head == workspace and number.isdigit())
+
+
 class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How the tailnet stands. ``error`` is a sentence that says what to do when not ready.
 

@@ -7,7 +7,7 @@ import anyio
 import msgspec
 
 from controlplane.errors import EngineError, TailnetError
-from controlplane.ports import Engine, EngineEvent, Tailnet
+from controlplane.ports import Engine, EngineEvent, Tailnet, is_node_of
 from controlplane.workspaces import spec
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
@@ -208,7 +208,7 @@ class Reconciler:
             self._store.set_key(record.name, None)
             return
         try:
-            gone = record.node_id is not None and await self._tailnet.node(record.node_id) is None
+            gone = record.node_id is not None and not is_node_of(await self._tailnet.node(record.node_id), record.name)
         except TailnetError:
             return
         if gone and self._may_try(record.name):

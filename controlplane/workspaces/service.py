@@ -5,7 +5,7 @@ or asks twice, changes nothing. Each workspace has one job at a time.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import anyio
@@ -20,7 +20,7 @@ from controlplane.errors import (
     TailnetError,
     TookTooLong,
 )
-from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Tailnet, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
@@ -343,16 +343,23 @@ class Workspaces:
     async def clear_leftovers(self) -> None:
         """Remove nodes and keys of deleted workspaces from the tailnet; what does not succeed is tried again later."""
         for kind, leftover in self._store.leftovers():
-            remove: Callable[[str], Awaitable[None]] = (
-                self._tailnet.delete_node if kind == "node" else self._tailnet.revoke_key
-            )
             try:
-                await remove(leftover)
+                if kind == "key":
+                    await self._tailnet.revoke_key(leftover)
+                elif await self._is_left_over(leftover):
+                    await self._tailnet.delete_node(leftover)
             except TailnetError as exc:
                 log.warning("a deleted workspace's %s stays on the tailnet for now: %s", kind, exc.message)
                 return
             self._checkpoint(f"{kind} removed from the tailnet")
             self._store.clear_leftover(kind, leftover)
+
+    async def _is_left_over(self, node_id: str) -> bool:
+        """Whether a node is a workspace's, and of none that there is. A person's device may have got an old id anew."""
+        node = await self._tailnet.node(node_id)
+        if node is None or WORKSPACE_TAG not in node.tags:
+            return False
+        return not any(is_node_of(node, record.name) for record in self._store.all())
 
     # --- inside
 

@@ -20,7 +20,7 @@ from controlplane.errors import (
     TailnetNameTaken,
     TookTooLong,
 )
-from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.ports import Engine, Machine, Tailnet, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
@@ -170,7 +170,7 @@ class Starter:
             self._report(name, StepId.KEY, StepStatus.SKIPPED, "It was asked for before.", None)
             return
         try:
-            if record.node_id is not None and await self._tailnet.node(record.node_id) is not None:
+            if record.node_id is not None and is_node_of(await self._tailnet.node(record.node_id), name):
                 self._report(name, StepId.KEY, StepStatus.SKIPPED, "It is on the tailnet already.", None)
                 return
             async with self._step(name, StepId.KEY):

@@ -23,7 +23,12 @@ class FakeTailnet:
         self._nodes: dict[str, Node] = {}
         self._ids = itertools.count(1)
 
-    def joined(self, name: str, secret: str) -> Node | None:
+    def forget_everything(self) -> None:
+        """The coordinator has lost its memory, and counts from 1 again."""
+        self._keys.clear()
+        self._nodes.clear()
+
+    def joined(self, name: str, secret: str, node_id: str | None = None) -> Node | None:
         """A node of that name comes with a key, or again without one; None where it is refused."""
         if not secret:
             return next((node for node in self._nodes.values() if node.name == name), None)
@@ -34,7 +39,7 @@ class FakeTailnet:
         number = next(self._ids)
         taken = {node.name for node in self._nodes.values()}
         node = Node(
-            id=str(number),
+            id=node_id or str(number),
             name=name if name not in taken else f"{name}-1",
             ips=(f"100.64.0.{number}",),
             online=True,

@@ -234,3 +234,15 @@ async def test_addresses_that_are_taken_in_the_meantime_are_exchanged_for_others
     workspace = await agent.workspaces.start(StartWorkspace(name="alpha"))
     assert workspace.status is WorkspaceStatus.RUNNING
     assert agent.engine.network_specs["workspace-alpha"].subnet == "10.111.1.0/28"
+
+
+async def test_a_device_that_got_an_old_id_anew_is_not_deleted_with_the_workspace(agent: Agent) -> None:
+    """A coordinator that lost its volume counts its nodes from 1 again."""
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    (node,) = await agent.tailnet.nodes()
+    await agent.workspaces.stop("alpha")
+    agent.tailnet.forget_everything()
+    laptop = agent.tailnet.joined("laptop", (await agent.tailnet.mint_device_key()).secret, node_id=node.id)
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    assert await agent.tailnet.nodes() == [laptop]
+    assert agent.store.leftovers() == []
