@@ -305,7 +305,7 @@ WORKSPACE_TAG = "tag:perry-workspace"
 
 
 def is_node_of(node: Node | None, workspace: str) -> bool:
-    """Whether a node is this workspace's. Ids alone do not tell: a coordinator that lost its memory counts from 1 again.
+    """Whether a node is this workspace's. Ids do not tell: a coordinator that lost its memory counts from 1 again.
 
     Where the name was taken, a coordinator appends a number to it.
     """
