@@ -12,6 +12,8 @@ export FORCE
 ENSURE := $(PYTHON3) -m bootstrap.ensure
 IN := bootstrap/in
 RUN := $(IN) uv run --frozen -q
+# What images are built with, so that nothing is compiled once more.
+AS_IMAGES := CGO_ENABLED=0 GOFLAGS=-trimpath
 
 help: ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -33,8 +35,8 @@ lint: python go ## Style of Python, Go and shell
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) shellcheck bootstrap/generated bootstrap/in bootstrap/phases bootstrap/prove.sh .ci/run
-	cd sidecar && ../$(IN) go vet ./...
-	cd sidecar && ../$(IN) go tool staticcheck ./...
+	cd sidecar && $(AS_IMAGES) ../$(IN) go vet ./...
+	cd sidecar && $(AS_IMAGES) ../$(IN) go tool staticcheck ./...
 
 types: python ## Types of Python
 	$(RUN) mypy
