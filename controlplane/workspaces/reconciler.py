@@ -89,8 +89,9 @@ class Reconciler:
                         self._happened(event)
             except EngineError as exc:
                 self._complain("events", f"no events from Docker: {exc.message}")
-            # A Docker that comes back may have made its packet rules anew.
+            # A Docker that comes back may have made its packet rules anew, and what failed without it may succeed now.
             self._rules_wanted = True
+            self._retries.clear()
             await anyio.sleep(1)
             self._wake.set()
 
