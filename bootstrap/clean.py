@@ -186,9 +186,10 @@ def undo_installation() -> None:
     for cache in CHECKOUT.rglob("__pycache__"):
         if ".venv" not in cache.parts:
             shutil.rmtree(cache, ignore_errors=True)
-    for parent in map(Path, parents):
-        if parent.is_dir() and not any(parent.iterdir()):
-            subprocess.run([*([] if os.access(parent.parent, os.W_OK) else sudo()), "rmdir", str(parent)], check=False)
+    for parent in parents:
+        # Refused where somebody has put something there meanwhile.
+        mine = os.access(Path(parent).parent, os.W_OK)
+        subprocess.run([*([] if mine else sudo()), "rmdir", parent], capture_output=True, check=False)
 
 
 def remove_network_of_docker() -> None:

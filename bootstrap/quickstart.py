@@ -108,7 +108,7 @@ def link() -> str:
 
 def farewell() -> str:
     """What to try next."""
-    added = "" if "docker" not in noted(MEMBERS) else "\n(You are in the group docker from your next login on.)"
+    added = "" if not noted(MEMBERS) else "\n(You are in the group docker from your next login on.)"
     return f"""Perry runs. Try next:
   perry list
   perry ssh {WORKSPACE}
