@@ -262,3 +262,9 @@ def test_make_explains_every_target_that_people_call() -> None:
     for target in ("quickstart", "quickstart-clean", "test", "check", "lint", "types", "arrows", "generated", "bench",
                    "dev", "prove"):  # fmt: skip
         assert f"make {target} " in said
+
+
+def test_says_when_the_group_counts() -> None:
+    assert "group docker" not in quickstart.farewell()
+    notes.note(notes.MEMBERS, "somebody")
+    assert "You are in the group docker from your next login on" in quickstart.farewell()
