@@ -98,6 +98,8 @@ def _start_in_background() -> None:
         raise Trouble("Docker is not installed, and apt did not bring it; install it yourself.")
     say(f"Starting Docker in the background; its log is {LOG}.")
     BUILD.mkdir(exist_ok=True)
+    # Left by a machine that went down: the number may be another program's by now, and Docker would not start.
+    PID_FILE.unlink(missing_ok=True)
     _make_cgroups_writable()
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     with LOG.open("ab") as log:
