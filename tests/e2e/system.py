@@ -210,8 +210,14 @@ class Device:
 
     def join(self, key: str, control_url: str, *more: str) -> None:
         """Start it and join. The key goes in by standard input, as ``perry tailnet join`` has people do it."""
+        label = f"perry.instance={self._system.instance}"
+        network = f"{self._system.instance}-devices"
+        if not docker("network", "ls", "-q", "--filter", f"name=^{network}$"):
+            # Named like the pods' bridges, so that the machine's rules let WireGuard through, as a real network would.
+            bridge = f"com.docker.network.bridge.name=perry-{secrets.token_hex(4)}"
+            docker("network", "create", "--label", label, "--opt", bridge, network)
         docker(
-            "run", "-d", "--name", self.container, "--label", f"perry.instance={self._system.instance}",
+            "run", "-d", "--name", self.container, "--label", label, "--network", network,
             "--hostname", self.name, "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun",
             "-e", "TS_DEBUG_USE_DERP_HTTP=1", "perry/device:latest",
         )  # fmt: skip
