@@ -21,8 +21,9 @@ from controlplane.workspaces.store import Record, Store
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 30.0
-SETTLE_SECONDS = 0.3
-"""Docker's events come in bursts; what they mean shows when they are over."""
+SETTLE_SECONDS = 2.0
+"""Docker's events come in bursts, and what they mean shows when they are over. A Docker that is being stopped ends all
+containers at once; one that is started again in that moment keeps a task that the next Docker stumbles over."""
 
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0

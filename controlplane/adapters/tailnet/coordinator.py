@@ -8,7 +8,7 @@ import msgspec
 
 from controlplane.adapters.tailnet.headscale_config import CONFIG_FILE, STATE, config, environment
 from controlplane.adapters.tailnet.placement import Placement, checked, is_own, own_address, place, udp_is_free
-from controlplane.errors import TailnetUnavailable
+from controlplane.errors import EngineError, TailnetUnavailable
 from controlplane.ports import ContainerSpec, ContainerState, Engine, File, Machine, Role, VolumeMount
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,24 @@ class Coordinator:
         if await self._engine.image_id(self._image) is None:
             raise TailnetUnavailable(f"The image {self._image} is not on this machine; `perry agent build` builds it.")
         await self._engine.ensure_volume(self.name, self._labels())
+        await self._create(spec)
+        try:
+            await self._engine.start(self.name)
+        except EngineError as exc:
+            if "already exists" not in exc.message:
+                raise
+            # A Docker that was stopped while it started this one has a task left that keeps it from starting. All that
+            # matters is on the volume, so the container is made anew.
+            await self._engine.remove_container(self.name)
+            await self._create(spec)
+            await self._engine.start(self.name)
+        log.info("started the coordinator; devices reach it at %s", self.url(self.placement.devices))
+        return True
+
+    async def _create(self, spec: ContainerSpec) -> None:
         await self._engine.ensure_container(spec)
         told = File(path=CONFIG_FILE, content=self._config().encode(), mode=0o600, uid=UID, gid=UID)
         await self._engine.put_files(self.name, [told])
-        await self._engine.start(self.name)
-        log.info("started the coordinator; devices reach it at %s", self.url(self.placement.devices))
-        return True
 
     async def why_silent(self) -> str | None:
         """Why it will never answer; None where it still may."""
