@@ -219,10 +219,19 @@ def _interrupted(process: "subprocess.Popen[str]") -> str:
     return process.communicate()[1]
 
 
+PERRY_AT_A_TERMINAL = """
+import signal
+# A shell's background job, as a run of the tests may be, begins with Ctrl-C ignored, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from cli.main import main
+main()
+"""
+
+
 def test_ctrl_c_says_that_it_goes_on(agent: FakeAgent) -> None:
     with walking(agent, lambda now: agent.publish(with_step(now, StepId.KEY, StepStatus.RUNNING))):
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from cli.main import main; main()", "start", "alpha"],
+            [sys.executable, "-P", "-c", PERRY_AT_A_TERMINAL, "start", "alpha"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
         )  # fmt: skip
         agent.wait_for_call("workspaces.start")
