@@ -207,18 +207,6 @@ def test_a_wrong_token(perry_: Perry, agent: FakeAgent, monkeypatch: pytest.Monk
     assert perry_("start", "alpha").exit_code == 6
 
 
-def _interrupted(process: "subprocess.Popen[str]") -> str:
-    """What it says when it is interrupted; again where Python dropped the first, as in a destructor it does."""
-    for _ in range(4):
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=10)[1]
-        except subprocess.TimeoutExpired:
-            continue
-    process.kill()
-    return process.communicate()[1]
-
-
 PERRY_AT_A_TERMINAL = """
 import signal
 # A shell's background job, as a run of the tests may be, begins with Ctrl-C ignored, and so does all that it starts.
@@ -235,7 +223,8 @@ def test_ctrl_c_says_that_it_goes_on(agent: FakeAgent) -> None:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
         )  # fmt: skip
         agent.wait_for_call("workspaces.start")
-        stderr = _interrupted(process)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "the start of alpha goes on" in stderr
     assert "`perry info alpha`" in stderr
