@@ -7,7 +7,7 @@ import anyio
 import msgspec
 
 from controlplane.errors import EngineError, TailnetError
-from controlplane.ports import Engine, EngineEvent, Tailnet, is_node_of
+from controlplane.ports import Engine, Tailnet, is_node_of
 from controlplane.workspaces import spec
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
@@ -87,7 +87,7 @@ class Reconciler:
             try:
                 async for event in self._engine.events(spec.instance_labels(self._instance)):
                     if event.action in TELLING:
-                        self._happened(event)
+                        self._wake.set()
             except EngineError as exc:
                 self._complain("events", f"no events from Docker: {exc.message}")
             # A Docker that comes back may have made its packet rules anew, and what failed without it may succeed now.
@@ -101,9 +101,6 @@ class Reconciler:
         if self._complaints.get(about) != message:
             self._complaints[about] = message
             log.warning(message)
-
-    def _happened(self, event: EngineEvent) -> None:
-        self._wake.set()
 
     async def once(self) -> None:
         """One look at everything."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from controlplane.errors import TailnetUnavailable
-from controlplane.ports import AuthKey, Node, Tailnet, TailnetInfo
+from controlplane.ports import WORKSPACE_TAG, AuthKey, Node, Tailnet, TailnetInfo
 
 
 class FakeTailnet:
@@ -43,7 +43,7 @@ class FakeTailnet:
             name=name if name not in taken else f"{name}-1",
             ips=(f"100.64.0.{number}",),
             online=True,
-            tags=("tag:perry-workspace",) if self._tagged[key.id] else (),
+            tags=(WORKSPACE_TAG,) if self._tagged[key.id] else (),
             user=None if self._tagged[key.id] else "owner",
         )
         self._nodes[node.id] = node

@@ -12,10 +12,10 @@ import anyio
 
 from controlplane.adapters.tailnet.coordinator import Coordinator
 from controlplane.adapters.tailnet.headscale_api import HeadscaleApi, Refused, usable
-from controlplane.adapters.tailnet.headscale_config import USER, WORKSPACE_TAG, policy
+from controlplane.adapters.tailnet.headscale_config import USER, policy
 from controlplane.adapters.tailnet.placement import is_private
 from controlplane.errors import EngineError, TailnetError, TailnetUnavailable
-from controlplane.ports import AuthKey, Engine, Machine, Node, TailnetInfo
+from controlplane.ports import WORKSPACE_TAG, AuthKey, Engine, Machine, Node, TailnetInfo
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from controlplane.adapters.tailnet.placement import Placement, as_address
+from controlplane.ports import WORKSPACE_TAG
 
 USER = "owner"
 """Owns the untagged devices. WhoIs on a node names it just so."""
 
-WORKSPACE_TAG = "tag:perry-workspace"
 GATEWAY_TAG = "tag:perry-gateway"
 
 STATE = "/var/lib/headscale"
