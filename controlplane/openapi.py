@@ -4,6 +4,7 @@ Made from the procedures' declarations and the structs of the protocol. ``make g
 ``protocol/openapi.json``, from which the TypeScript client is generated; a test fails when it is out of date.
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,10 @@ def document(procedures: Sequence[Procedure]) -> dict[str, Any]:
     """The document, ready to be encoded."""
     kinds: list[Any] = [kind for p in procedures for kind in (p.input, p.output) if kind is not None]
     schemas, components = msgspec.json.schema_components([*kinds, *_EXTRA], ref_template="#/components/schemas/{name}")
+    for component in components.values():
+        if "description" in component:
+            # Python dedents docstrings by itself only from 3.13 on.
+            component["description"] = inspect.cleandoc(component["description"])
     of = {_key(kind): schema for kind, schema in zip([*kinds, *_EXTRA], schemas, strict=True)}
     return {
         "openapi": "3.1.0",
