@@ -22,7 +22,7 @@ AUTHORIZED_KEYS_FILE = "/etc/perry/authorized_keys"
 KNOWN_HOSTS_FILE = "/etc/ssh/ssh_known_hosts2"
 """Read by ssh after the image's own list."""
 CA_FOLDER = "/usr/local/share/ca-certificates"
-HOST_KEYS = f"{HOME}/.perry/sshd"
+HOST_KEY_FILE = f"{HOME}/.perry/sshd/ssh_host_ed25519_key.pub"
 
 SIDECAR_MEMORY = 384 * 1024 * 1024
 GO_MEMORY_LIMIT = "160MiB"

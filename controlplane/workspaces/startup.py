@@ -14,6 +14,7 @@ import msgspec
 
 from controlplane.errors import (
     EngineConflict,
+    EngineError,
     PerryError,
     StepFailed,
     TailnetError,
@@ -39,6 +40,8 @@ BORDER_SECONDS = 15
 SSH_SECONDS = 60
 JOIN_SECONDS = 45
 RESERVATIONS_TRIED = 5
+AWAITING_CAT = ("timeout", "5", "sh", "-c", 'until cat "$0" 2>/dev/null; do sleep 0.02; done')
+"""Prints the file that is named next, as soon as it is there."""
 PROGRESS_SECONDS = 0.2
 
 
@@ -131,7 +134,8 @@ class Starter:
         key: list[str] = []
         async with _first_error(), anyio.create_task_group() as tasks:
             tasks.start_soon(self._mint, name, record, key, failures)
-            tasks.start_soon(self._create, name, pod)
+            async with self._step(name, StepId.CREATE):
+                sandbox = await self._pods.create(pod)
         if key:
             await self._pods.put_auth_key(name, key[0])
             self._checkpoint("key delivered")
@@ -139,8 +143,6 @@ class Starter:
                 # It may run on with a node that its tailnet has deleted, which it does not notice by itself.
                 await self._pods.ask_to_rejoin(name)
         async with self._step(name, StepId.BORDER):
-            sandbox = await self._pods.start_sandbox(name)
-            self._checkpoint("sandbox started")
             sidecar = await self._pods.start_joined(pod.names.tailnet, sandbox)
             self._sidecars.follow(name, sidecar.id, started=str(sidecar.started))
             if await self._sidecars.wait_for(name, lambda status: status.border, BORDER_SECONDS) is None:
@@ -153,8 +155,11 @@ class Starter:
             await self._pods.start_joined(pod.names.workspace, sandbox)
             self._checkpoint("workspace started")
         async with self._step(name, StepId.SSH):
-            await self._wait_for_ssh(record, pod)
-            await self._read_host_keys(name, pod)
+            keys: list[str] = []
+            async with _first_error(), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._await_host_keys, pod, keys)
+                await self._wait_for_ssh(record, pod)
+            self._note_host_keys(name, tuple(keys or await self._read_host_keys(pod, "cat")))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._clone, name, pod, failures)
             tasks.start_soon(self._join, name, failures)
@@ -179,10 +184,6 @@ class Starter:
             # It runs all the same; the step TAILNET tries again.
             log.warning("no key for %s: %s", name, exc.message)
 
-    async def _create(self, name: str, pod: PodSpec) -> None:
-        async with self._step(name, StepId.CREATE):
-            await self._pods.create(pod)
-
     async def _wait_for_ssh(self, record: Record, pod: PodSpec) -> None:
         with anyio.move_on_after(SSH_SECONDS):
             while not await self._machine.ssh_answers(self._ssh_address, record.reservation.ssh_port):
@@ -199,11 +200,16 @@ class Starter:
             "(an image of your own needs Perry's workspace-base below it)."
         )
 
-    async def _read_host_keys(self, name: str, pod: PodSpec) -> None:
-        output = await self._engine.exec(
-            pod.names.workspace, ["cat", f"{specs.HOST_KEYS}/ssh_host_ed25519_key.pub"], limit=1 << 14
-        )
-        keys = tuple(" ".join(line.split()[:2]) for line in output.stdout.decode(errors="replace").splitlines())
+    async def _await_host_keys(self, pod: PodSpec, keys: list[str]) -> None:
+        """Ask for them while ssh comes up, since a command in a container takes a while to begin."""
+        with contextlib.suppress(EngineError):
+            keys += await self._read_host_keys(pod, *AWAITING_CAT)
+
+    async def _read_host_keys(self, pod: PodSpec, *cat: str) -> list[str]:
+        output = await self._engine.exec(pod.names.workspace, [*cat, specs.HOST_KEY_FILE], limit=1 << 14)
+        return [" ".join(line.split()[:2]) for line in output.stdout.decode(errors="replace").splitlines()]
+
+    def _note_host_keys(self, name: str, keys: tuple[str, ...]) -> None:
         if not keys:
             raise StepFailed(f"The workspace {name!r} has no ssh host key; `perry restart {name}` makes one.")
         before = self._must_exist(name).host_keys

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from controlplane.ports import ExecOutput, Role
-from controlplane.workspaces.spec import AUTH_KEY_FILE
+from controlplane.workspaces.spec import AUTH_KEY_FILE, HOST_KEY_FILE
 from tests.fakes.engine import FakeContainer, FakeEngine
 from tests.fakes.tailnet import FakeTailnet
 
@@ -55,7 +55,7 @@ class FakePods:
         """A command runs in a container."""
         self.commands.append(command)
         words = [word for word in command if "=" not in word and word not in _WRAPPERS] or [""]
-        if words[0] == "cat":
+        if command[-1] == HOST_KEY_FILE:
             return ExecOutput(exit_code=0, stdout=HOST_KEY, stderr=b"")
         key = " ".join(words[:2]) if words[0] == "git" else words[0]
         code = self.exit_codes.get(key, 0)
