@@ -40,8 +40,10 @@ class _Answer(msgspec.Struct, frozen=True):
 class Client:
     """One control plane. Raises CliErrors only; each carries a sentence and an exit code."""
 
-    def __init__(self, target: config.Target | None = None) -> None:
+    def __init__(self, target: config.Target | None = None, *, token: str | None = None) -> None:
+        """``token`` is sent in place of the configured one."""
         self.target = target or config.target()
+        self._token = token
 
     def call(
         self,
@@ -97,7 +99,7 @@ class Client:
 
     def headers(self) -> dict[str, str]:
         """What every request carries."""
-        token = config.token(self.target)
+        token = self._token or config.token(self.target)
         return {"User-Agent": f"perry/{VERSION}"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def unreachable(self, reason: object = None) -> NotReachable:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cli.errors import Misused, NotAuthorised
+from cli.errors import CliError, Misused, NotAuthorised
 from protocol.folders import CLIENT_FILE, CONFIG_FILE, TOKEN_FILE, config_folder
 from protocol.wire import DEFAULT_PORT
 
@@ -44,10 +44,15 @@ def target(environ: Mapping[str, str] | None = None) -> Target:
     where = config_folder(environ)
     if url := environ.get("PERRY_URL"):
         return _parse(url, "PERRY_URL", where)
-    worker = _read(where / CLIENT_FILE).get("worker")
+    worker = client_settings(where).get("worker")
     if worker:
         return _parse(str(worker), str(where / CLIENT_FILE), where)
     return own(environ)
+
+
+def named(host: str, where: Path) -> Target:
+    """The control plane that a person names. Misused where that is no address."""
+    return _parse(host, "HOST", where)
 
 
 def own(environ: Mapping[str, str]) -> Target:
@@ -61,12 +66,52 @@ def token(of: Target, environ: Mapping[str, str] | None = None) -> str | None:
     environ = os.environ if environ is None else environ
     if given := environ.get("PERRY_TOKEN"):
         return given.strip()
-    client = _read(of.folder / CLIENT_FILE)
-    if isinstance(client.get("token"), str) and client.get("worker"):
-        named = _parse(str(client["worker"]), CLIENT_FILE, of.folder)
-        if named.url == of.url:
-            return str(client["token"]).strip()
-    return local_token(of.folder) if of.local else None
+    return client_token(of) or (local_token(of.folder) if of.local else None)
+
+
+def client_token(of: Target) -> str | None:
+    """The token in ``client.json``, where it is this control plane's. NotAuthorised where others can read it."""
+    client = client_settings(of.folder)
+    if not isinstance(client.get("token"), str) or not client.get("worker"):
+        return None
+    if _parse(str(client["worker"]), CLIENT_FILE, of.folder).url != of.url:
+        return None
+    _private(of.folder / CLIENT_FILE)
+    return str(client["token"]).strip()
+
+
+def client_settings(where: Path) -> dict[str, Any]:
+    """What ``client.json`` says; nothing where there is none. Misused where it cannot be read."""
+    return _read(where / CLIENT_FILE)
+
+
+def write_client(where: Path, *, worker: str | None, token: str | None) -> bool:
+    """Set or remove the control plane in ``client.json``, which then only its owner reads; all else in it stays.
+
+    Whether that changed anything. CliError where it cannot be written.
+    """
+    file = where / CLIENT_FILE
+    before = client_settings(where)
+    after = {key: value for key, value in before.items() if key not in ("worker", "token")}
+    after |= {key: value for key, value in (("worker", worker), ("token", token)) if value is not None}
+    if after == before:
+        return False
+    draft = where / f".{CLIENT_FILE}.{os.getpid()}"
+    try:
+        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w") as opened:
+            json.dump(after, opened, indent=2)
+            opened.write("\n")
+            owner = where.stat()
+            if os.geteuid() == 0 and owner.st_uid != 0:
+                # Under sudo it is the person's, who reads it later.
+                os.fchown(opened.fileno(), owner.st_uid, owner.st_gid)
+        draft.replace(file)
+    except OSError as exc:
+        raise CliError(f"{file} cannot be written ({exc.strerror}); mend that folder's permissions.") from exc
+    return True
 
 
 def local_token(where: Path) -> str | None:
@@ -124,6 +169,12 @@ def _is_loopback(host: str) -> bool:
 
 def _printable(text: str) -> bool:
     return text.isprintable() and " " not in text
+
+
+def _private(file: Path) -> None:
+    """NotAuthorised where others can read a file with a token."""
+    if file.stat().st_mode & 0o077:
+        raise NotAuthorised(f"{file} holds a token and can be read by others; call `chmod 600 {file}`.")
 
 
 def _read(file: Path) -> dict[str, Any]:

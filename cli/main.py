@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ssh": ("cli.commands.ssh", "Open a shell in a workspace, or run a command there, by ssh."),
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
     "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),
+    "config": ("cli.commands.config", "Set up perry: which agent it speaks to."),
     "agent": ("cli.commands.agent", "The Perry agent: the control plane of this machine."),
     "doctor": ("cli.commands.doctor", "Check what Perry needs, and say what to do about it."),
     "version": ("cli.commands.version", "Show the versions of perry and of the agent."),

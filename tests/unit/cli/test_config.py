@@ -80,6 +80,10 @@ def test_the_local_token_goes_to_the_local_control_plane_only(tmp_path: Path) ->
 
 def test_the_token_of_client_json_goes_to_its_worker_only(tmp_path: Path) -> None:
     (tmp_path / "client.json").write_text('{"worker": "box", "token": "theirs"}')
+    (tmp_path / "client.json").chmod(0o644)
+    with pytest.raises(NotAuthorised, match=r"`chmod 600 .*client\.json`"):
+        token(tmp_path)
+    (tmp_path / "client.json").chmod(0o600)
     assert token(tmp_path) == "theirs"
     assert token(tmp_path, PERRY_URL="http://elsewhere:7391") is None
     assert token(tmp_path, PERRY_URL="http://elsewhere:7391", PERRY_TOKEN="given") == "given"
