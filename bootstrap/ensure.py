@@ -55,6 +55,10 @@ def ensure(parts: frozenset[Part]) -> None:
         ensure_engine()
 
 
+TEST_PROGRAMS = {"ip": "iproute2", "iptables": "iptables", "nft": "nftables", "nsenter": "util-linux"}
+"""Programs with which tests look at what Perry made, and the packages that have them."""
+
+
 def missing_packages(parts: frozenset[Part], *, wants_uv: bool, wants_engine: bool) -> list[str]:
     """What apt has to bring."""
     wanted: list[str] = []
@@ -73,10 +77,7 @@ def missing_packages(parts: frozenset[Part], *, wants_uv: bool, wants_engine: bo
     if Part.TESTS in parts:
         if shutil.which("gcc") is None or not Path("/usr/include/stdlib.h").exists():
             wanted += ["gcc", "libc6-dev"]
-        if find("ip") is None:
-            wanted.append("iproute2")
-        if find("iptables") is None:
-            wanted.append("iptables")
+        wanted += [package for program, package in TEST_PROGRAMS.items() if find(program) is None]
     return list(dict.fromkeys(wanted))
 
 
