@@ -55,7 +55,7 @@ def ensure(parts: frozenset[Part]) -> None:
         ensure_engine()
 
 
-TEST_PROGRAMS = {"ip": "iproute2", "iptables": "iptables", "nft": "nftables", "nsenter": "util-linux"}
+TEST_PROGRAMS = {"ip": "iproute2", "iptables": "iptables", "nft": "nftables"}
 """Programs with which tests look at what Perry made, and the packages that have them."""
 
 

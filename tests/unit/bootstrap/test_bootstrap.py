@@ -203,6 +203,7 @@ def test_names_what_is_missing_before_it_is_installed(
         "openssh-client",
         "gcc",
         "libc6-dev",
+        "nftables",
     ]
     ensure.name_them(missing, wants_uv=True, wants_go=True, wants_engine=True)
     said = capsys.readouterr().out
