@@ -4,6 +4,7 @@ import ipaddress
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -172,11 +173,15 @@ class FakeEngine:
             if present.spec.labels.get("perry.instance") != spec.labels.get("perry.instance"):
                 raise EngineConflict(f"A container that is not Perry's has the name {spec.name}.")
             await self.remove_container(spec.name)
+        for folder in _folders(spec):
+            if not folder.is_dir():
+                raise EngineError(f"Docker could not create container {spec.name}: {folder} does not exist.")
         network_of = None if spec.network_of is None else self._get(spec.network_of).id
         container = FakeContainer(f"{next(self._ids):064x}", spec, network_of, self._now())
         self.by_name[spec.name] = container
         for mount in spec.volumes:
-            self.volume_labels.setdefault(mount.volume, {})
+            if not mount.volume.startswith("/"):
+                self.volume_labels.setdefault(mount.volume, {})
         return container.id
 
     async def start(self, container: str) -> None:
@@ -320,6 +325,11 @@ class FakeEngine:
         """Later each time, so that what started before what is always known."""
         self._clock += timedelta(milliseconds=1)
         return self._clock
+
+
+def _folders(spec: ContainerSpec) -> list[Path]:
+    """Of the machine, that it mounts."""
+    return [Path(mount.volume) for mount in spec.volumes if mount.volume.startswith("/")]
 
 
 def _matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

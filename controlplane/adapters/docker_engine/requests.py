@@ -26,7 +26,17 @@ def container_body(spec: ContainerSpec) -> dict[str, Any]:
         "ReadonlyRootfs": spec.read_only,
         "Sysctls": dict(spec.sysctls),
         "Dns": list(spec.dns),
-        "Binds": [f"{mount.volume}:{mount.path}" + (":ro" if mount.read_only else "") for mount in spec.volumes],
+        "Binds": [
+            f"{mount.volume}:{mount.path}" + (":ro" if mount.read_only else "")
+            for mount in spec.volumes
+            if not mount.volume.startswith("/")
+        ],
+        # Unlike a bind, this refuses a folder that is not there, where Docker would make an empty one of root's.
+        "Mounts": [
+            {"Type": "bind", "Source": mount.volume, "Target": mount.path, "ReadOnly": mount.read_only}
+            for mount in spec.volumes
+            if mount.volume.startswith("/")
+        ],
         "Devices": [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in spec.devices],
     }
     if "systempaths=unconfined" in spec.security_opt:

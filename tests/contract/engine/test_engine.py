@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 
 import anyio
 import pytest
@@ -165,6 +166,16 @@ async def test_volumes_keep_their_labels_and_are_not_removed_in_use(bench: Bench
     await bench.engine.remove_container(spec.name)
     await bench.engine.remove_volume(volume)
     assert await bench.engine.volumes(bench.labels) == []
+
+
+async def test_a_folder_of_the_machine_is_mounted_and_never_made(bench: Bench, tmp_path: Path) -> None:
+    there, missing = tmp_path / "with:colon", tmp_path / "missing"
+    there.mkdir()
+    await bench.engine.ensure_container(bench.container("a", volumes=(VolumeMount(str(there), "/data", True),)))
+    with pytest.raises(EngineError):
+        await bench.engine.ensure_container(bench.container("b", volumes=(VolumeMount(str(missing), "/data"),)))
+    assert not missing.exists()
+    assert not any(volume.name.startswith("/") for volume in await bench.engine.volumes({}))
 
 
 async def test_output_is_followed_from_the_latest_start_to_the_end(bench: Bench) -> None:
