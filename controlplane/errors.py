@@ -20,6 +20,7 @@
     │   └── NoTunDevice            PRECONDITION_FAILED
     ├── TailnetError               BAD_GATEWAY            the coordinator refused or failed
     │   ├── TailnetUnavailable     SERVICE_UNAVAILABLE    the coordinator does not answer
+    │   ├── CredentialRefused      PRECONDITION_FAILED    its credential is missing, readable by others, or may not
     │   └── TailnetNameTaken       CONFLICT
     └── StartupError               (never on the wire)    the control plane cannot run; ends the process with a sentence
         ├── SettingsError
@@ -155,6 +156,12 @@ class TailnetUnavailable(TailnetError):
     """The coordinator does not answer."""
 
     code = ErrorCode.SERVICE_UNAVAILABLE
+
+
+class CredentialRefused(TailnetError):
+    """The credential for the coordinator is missing, unsafe, wrong, has expired, or lacks a right."""
+
+    code = ErrorCode.PRECONDITION_FAILED
 
 
 class TailnetNameTaken(TailnetError):

@@ -278,11 +278,11 @@ class ImageBuilder(Protocol):
 
 
 class AuthKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A one-time key. ``id`` revokes it."""
+    """A one-time key. ``id`` revokes it. ``expires`` is None where the provider does not tell."""
 
     id: str
     secret: str
-    expires: datetime
+    expires: datetime | None
 
     def __repr__(self) -> str:
         return f"AuthKey(id={self.id!r})"
@@ -319,7 +319,8 @@ class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How the tailnet stands. ``error`` is a sentence that says what to do when not ready.
 
     ``control_url`` is what people give their devices. ``warning`` is what they have to know although it is ready,
-    ``join_notes`` what those who join a device have to.
+    ``join_notes`` what those who join a device have to. ``credential`` names what the coordinator is asked with, and
+    its kind; it holds no secret.
     """
 
     provider: str
@@ -346,6 +347,9 @@ class Tailnet(Protocol):
     def control_url(self) -> str | None:
         """What workspaces and the gateway are told, which may be an address that only this machine's pods reach;
         None for the provider's own default."""
+GATEWAY_TAG = "tag:perry-gateway"
+"""The node of the control plane itself has it."""
+
 
     async def ensure(self) -> None:
         """Bring up or check the coordinator. Safe to call again at any time."""
@@ -358,10 +362,13 @@ class Tailnet(Protocol):
     async def info(self) -> TailnetInfo: ...
 
     async def mint_workspace_key(self, *, seconds: int = 600) -> AuthKey:
-        """One-off and tagged ``tag:perry-workspace``."""
+        """Tagged WORKSPACE_TAG; one-off, unless the credential itself is a key that is handed out."""
+
+    async def mint_gateway_key(self, *, seconds: int = 600) -> AuthKey:
+        """The same, tagged GATEWAY_TAG."""
 
     async def mint_device_key(self, *, seconds: int = 3600) -> AuthKey:
-        """One-off and untagged: a device of the owner."""
+        """One-off and untagged: a device of the owner. NotReady where devices join otherwise; it says how."""
 
     async def revoke_key(self, key_id: str) -> None: ...
 
@@ -373,6 +380,8 @@ class Tailnet(Protocol):
 
     async def unused_keys(self) -> list[str] | None:
         """Ids of the workspaces' keys that can still be used; None where the provider cannot tell ours from others'."""
+    credential: str | None = None
+    credential_expires: datetime | None = None
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------
@@ -385,6 +394,14 @@ class Machine(Protocol):
         """Whether a TCP port could be bound now."""
 
     def has_tun(self) -> bool:
+    @property
+    def identity(self) -> str:
+        """Tells tailnets apart, over restarts: ids of nodes and keys mean something within one of them alone."""
+
+    @property
+    def manages(self) -> bool:
+        """False where the credential only lets devices in: ``nodes`` is empty then, and ``node`` a TailnetError."""
+
         """Whether it has /dev/net/tun. Without it sidecars fall back to a network stack of their own."""
 
     def own_tailnet_addresses(self) -> tuple[str, ...]:
@@ -410,3 +427,6 @@ class Uploads(Protocol):
         """Where a complete upload lies; None where there is none."""
 
     def discard(self, upload_id: str) -> None: ...
+    async def users(self) -> list[str] | None:
+        """Log-in names of the people on it, spelt as WhoIs spells them; None where the credential may not ask."""
+

@@ -100,7 +100,7 @@ class Core:
         self.stop = anyio.Event()
         self._outside = outside
         self._database = database
-        store = Store(database)
+        store = Store(database, outside.tailnet.identity)
         pods = Pods(
             outside.engine,
             outside.machine,
@@ -168,7 +168,11 @@ class Core:
             tailnet=TailnetService(
                 outside.tailnet,
                 settings.auth.owners,
-                lambda: {record.node_id: record.name for record in store.all() if record.node_id is not None},
+                lambda: {
+                    record.node_id: record.name
+                    for record in store.all()
+                    if record.node_id is not None and record.tailnet == store.tailnet
+                },
             ),
             bus=self.bus,
             uploads=self.uploads,
@@ -297,6 +301,7 @@ async def pod_settings(settings: Settings, outside: Outside, sidecar_image: str)
         ssh_bind=settings.ssh.bind,
         dns=outside.machine.upstream_dns(),
         joins=outside.tailnet.joins,
+        tailnet=outside.tailnet.identity,
         control_url=outside.tailnet.control_url or "",
         owners=tuple(owners),
         refused_addresses=outside.machine.own_tailnet_addresses(),

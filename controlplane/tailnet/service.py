@@ -60,7 +60,7 @@ class TailnetService:
             # A profile of its own: `tailscale up` would refuse on a device that is on another tailnet already.
             command=f"sudo tailscale login{server} --auth-key file:/dev/stdin <<< {shlex.quote(key.secret)}",
             key=key.secret,
-            expires=key.expires.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            expires=key.expires.isoformat(timespec="seconds").replace("+00:00", "Z") if key.expires else "",
             control_url=url,
             # headscale's relay speaks plain http where it does itself; a stock client has to be told.
             environment={"TS_DEBUG_USE_DERP_HTTP": "1"} if url.startswith("http://") else {},

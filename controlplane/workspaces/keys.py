@@ -40,7 +40,8 @@ class Keys:
         """Revoke keys that no workspace has: the process ended between minting and recording."""
         async with self._recording:
             unused = await self._tailnet.unused_keys() or []
-            recorded = {record.key_id for record in self._store.all()}
+            here = [record for record in self._store.all() if record.tailnet == self._store.tailnet]
+            recorded = {record.key_id for record in here}
             for key in unused:
                 if key not in recorded:
                     log.info("revoking key %s, which no workspace has", key)

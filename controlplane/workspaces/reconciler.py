@@ -198,13 +198,18 @@ class Reconciler:
         return True
 
     async def _recover_node(self, record: Record) -> None:
-        """Record a node that joined late; a node that was deleted behind our back is enrolled anew."""
-        if not self._tailnet.joins:
+        """Record a node that joined late; a node that was deleted behind our back is enrolled anew.
+
+        What runs on from before the tailnet was exchanged for another comes over with its next start.
+        """
+        if not self._tailnet.joins or record.tailnet != self._store.tailnet:
             return
         status = self._sidecars.status(record.name)
         if status is not None and status.state == "running" and status.node_id and status.node_id != record.node_id:
             self._store.set_node(record.name, status.node_id)
             self._store.set_key(record.name, None)
+            return
+        if not self._tailnet.manages:
             return
         try:
             gone = record.node_id is not None and not is_node_of(await self._tailnet.node(record.node_id), record.name)

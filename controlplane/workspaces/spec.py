@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from controlplane.errors import Conflict, InvalidInput
-from controlplane.ports import ContainerSpec, NetworkSpec, PortBinding, Role, VolumeMount
+from controlplane.ports import WORKSPACE_TAG, ContainerSpec, NetworkSpec, PortBinding, Role, VolumeMount
 from protocol.wire import RESERVED_NAMES, WORKSPACE_NAME_PATTERN
 from protocol.workspaces import Limits
 
@@ -70,6 +70,7 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True):
     ssh_bind: str
     dns: tuple[str, ...]
     joins: bool
+    tailnet: str
     control_url: str
     owners: tuple[str, ...]
     refused_addresses: tuple[str, ...]
@@ -225,6 +226,8 @@ def _sidecar(settings: PodSettings, names: Names, reservation: Reservation) -> C
         env={
             "PERRY_HOSTNAME": reservation.name,
             "PERRY_TAILNET": "join" if settings.joins else "none",
+            "PERRY_TAILNET_ID": settings.tailnet,
+            "PERRY_REQUIRED_TAG": WORKSPACE_TAG,
             "PERRY_CONTROL_URL": settings.control_url,
             "PERRY_STATE_DIR": SIDECAR_STATE,
             "PERRY_RUN_DIR": RUN_FOLDER,

@@ -127,7 +127,7 @@ class Starter:
             self._store.move(name, subnet=specs.free_subnet(self._settings.network.pool, taken))
 
     async def _walk_once(self, name: str, failures: list[str]) -> None:
-        record = self._must_exist(name)
+        record = (self._store.enter_tailnet(name) if self._tailnet.joins else None) or self._must_exist(name)
         self._report(name, StepId.RESERVE, StepStatus.DONE, None, 0.0)
         pod = specs.pod_spec(await self._pod_settings(), record.reservation, record.request)
         await self._pods.check_images([pod.sandbox.image, pod.workspace.image])

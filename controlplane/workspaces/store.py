@@ -16,11 +16,12 @@ from protocol.workspaces import Startup, StartupState
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What state.db knows of a workspace."""
+    """What state.db knows of a workspace. ``key_id`` and ``node_id`` are of the tailnet ``tailnet``."""
 
     reservation: Reservation
     request: Request
     desired: Desired
+    tailnet: str
     startup: Startup | None = None
     key_id: str | None = None
     node_id: str | None = None
@@ -38,10 +39,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store:
-    """The tables ``workspaces`` and ``tailnet_leftovers``."""
+    """The tables ``workspaces`` and ``tailnet_leftovers``. ``tailnet`` is the identity of the configured one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tailnet: str) -> None:
         self._db = database
+        self.tailnet = tailnet
 
     def all(self) -> list[Record]:
         """Every workspace, by name."""
@@ -77,12 +79,18 @@ class Store:
             subnet = spec.free_subnet(pool, [*subnets_in_use, *(row["subnet"] for row in rows)])
             reservation = Reservation(name=name, created=created, ssh_port=port, subnet=subnet)
             return self._insert(
-                Record(reservation=reservation, request=request, desired=Desired.RUNNING, startup=startup)
+                Record(
+                    reservation=reservation,
+                    request=request,
+                    desired=Desired.RUNNING,
+                    startup=startup,
+                    tailnet=self.tailnet,
+                )
             )
 
     def adopt(self, claim: Claim, desired: Desired) -> Record | None:
         """Take over a workspace that Docker knows and we do not. None where its port or addresses are another's."""
-        record = Record(reservation=claim.reservation, request=claim.request, desired=desired)
+        record = Record(reservation=claim.reservation, request=claim.request, desired=desired, tailnet=self.tailnet)
         try:
             with self._db.transaction():
                 return self._insert(record)
@@ -94,6 +102,7 @@ class Store:
             "name": record.name,
             "created": record.reservation.created,
             "desired": record.desired,
+            "tailnet": record.tailnet,
             "ssh_port": record.reservation.ssh_port,
             "subnet": record.reservation.subnet,
             "request": _json(record.request),
@@ -128,6 +137,16 @@ class Store:
     def set_node(self, name: str, node_id: str | None) -> None:
         self._set(name, node_id=node_id)
 
+    def enter_tailnet(self, name: str) -> Record | None:
+        """Have it be of the tailnet that is configured. What another one still has of it is left over there."""
+        with self._db.transaction():
+            record = self.get(name)
+            if record is None or record.tailnet == self.tailnet:
+                return record
+            self._leave(record.tailnet, nodes=_ids(record.node_id), keys=_ids(record.key_id))
+            self._set(name, tailnet=self.tailnet, node_id=None, key_id=None)
+            return self.get(name)
+
     def set_host_keys(self, name: str, host_keys: tuple[str, ...]) -> None:
         self._set(name, host_keys=_json(host_keys))
 
@@ -138,17 +157,27 @@ class Store:
     def forget(self, name: str, *, nodes: Iterable[str], keys: Iterable[str]) -> None:
         """Remove the row; what its tailnet still has of it is noted for later, in the same transaction."""
         with self._db.transaction():
-            for kind, ids in (("node", nodes), ("key", keys)):
-                for leftover in ids:
-                    self._db.run("INSERT OR IGNORE INTO tailnet_leftovers VALUES (?, ?)", (kind, leftover))
+            record = self.get(name)
+            self._leave(record.tailnet if record else self.tailnet, nodes=nodes, keys=keys)
             self._db.run("DELETE FROM workspaces WHERE name = ?", (name,))
 
+    def _leave(self, tailnet: str, *, nodes: Iterable[str], keys: Iterable[str]) -> None:
+        for kind, ids in (("node", nodes), ("key", keys)):
+            for leftover in ids:
+                self._db.run("INSERT OR IGNORE INTO tailnet_leftovers VALUES (?, ?, ?)", (tailnet, kind, leftover))
+
     def leftovers(self) -> list[tuple[str, str]]:
-        """Pairs of (``node`` or ``key``, id)."""
-        return [(row["kind"], row["id"]) for row in self._db.rows("SELECT kind, id FROM tailnet_leftovers")]
+        """Pairs of (``node`` or ``key``, id) on the tailnet that is configured; those on others wait for their own."""
+        rows = self._db.rows("SELECT kind, id FROM tailnet_leftovers WHERE tailnet = ?", (self.tailnet,))
+        return [(row["kind"], row["id"]) for row in rows]
 
     def clear_leftover(self, kind: str, leftover: str) -> None:
-        self._db.run("DELETE FROM tailnet_leftovers WHERE kind = ? AND id = ?", (kind, leftover))
+        where = "tailnet = ? AND kind = ? AND id = ?"
+        self._db.run(f"DELETE FROM tailnet_leftovers WHERE {where}", (self.tailnet, kind, leftover))
+
+
+def _ids(maybe: str | None) -> list[str]:
+    return [] if maybe is None else [maybe]
 
 
 def _json(value: Any) -> str:
@@ -162,6 +191,7 @@ def _record(row: sqlite3.Row) -> Record:
         ),
         request=msgspec.json.decode(row["request"], type=Request),
         desired=Desired(row["desired"]),
+        tailnet=row["tailnet"],
         startup=msgspec.json.decode(row["startup"], type=Startup) if row["startup"] else None,
         key_id=row["key_id"],
         node_id=row["node_id"],

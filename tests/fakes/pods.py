@@ -26,6 +26,10 @@ class FakePods:
         engine.on_signal = self.started
         engine.command = self.command
 
+    def use(self, tailnet: FakeTailnet) -> None:
+        """Sidecars that start from now on join this one."""
+        self._tailnet = tailnet
+
     def started(self, container: FakeContainer) -> None:
         """A container starts, or is told to read its key again."""
         if container.spec.labels.get("perry.role") != Role.TAILNET:

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from controlplane.errors import TailnetUnavailable
-from controlplane.ports import WORKSPACE_TAG, AuthKey, Node, Tailnet, TailnetInfo
+from controlplane.errors import TailnetError, TailnetUnavailable
+from controlplane.ports import GATEWAY_TAG, WORKSPACE_TAG, AuthKey, Node, Tailnet, TailnetInfo
 
 
 class FakeTailnet:
@@ -14,12 +14,14 @@ class FakeTailnet:
 
     provider = "fake"
     joins = True
+    manages = True
     control_url: str | None = "http://192.0.2.1:7390"
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str = "fake") -> None:
+        self.identity = identity
         self.away = False
         self._keys: dict[str, AuthKey] = {}
-        self._tagged: dict[str, bool] = {}
+        self._tags: dict[str, tuple[str, ...]] = {}
         self._nodes: dict[str, Node] = {}
         self._ids = itertools.count(1)
 
@@ -43,8 +45,8 @@ class FakeTailnet:
             name=name if name not in taken else f"{name}-1",
             ips=(f"100.64.0.{number}",),
             online=True,
-            tags=(WORKSPACE_TAG,) if self._tagged[key.id] else (),
-            user=None if self._tagged[key.id] else "owner",
+            tags=self._tags[key.id],
+            user=None if self._tags[key.id] else "owner",
         )
         self._nodes[node.id] = node
         return node
@@ -71,17 +73,20 @@ class FakeTailnet:
         )
 
     async def mint_workspace_key(self, *, seconds: int = 600) -> AuthKey:
-        return self._mint(seconds, tagged=True)
+        return self._mint(seconds, WORKSPACE_TAG)
+
+    async def mint_gateway_key(self, *, seconds: int = 600) -> AuthKey:
+        return self._mint(seconds, GATEWAY_TAG)
 
     async def mint_device_key(self, *, seconds: int = 3600) -> AuthKey:
-        return self._mint(seconds, tagged=False)
+        return self._mint(seconds)
 
-    def _mint(self, seconds: int, *, tagged: bool) -> AuthKey:
+    def _mint(self, seconds: int, *tags: str) -> AuthKey:
         self._check()
         number = str(next(self._ids))
         key = AuthKey(id=number, secret=f"secret-{number}", expires=datetime.now(UTC) + timedelta(seconds=seconds))
         self._keys[key.id] = key
-        self._tagged[key.id] = tagged
+        self._tags[key.id] = tags
         return key
 
     async def revoke_key(self, key_id: str) -> None:
@@ -90,14 +95,20 @@ class FakeTailnet:
 
     async def unused_keys(self) -> list[str] | None:
         self._check()
-        return [key for key in self._keys if self._tagged[key]]
+        return [key for key in self._keys if WORKSPACE_TAG in self._tags[key]]
+
+    async def users(self) -> list[str] | None:
+        self._check()
+        return ["owner"]
 
     async def nodes(self) -> list[Node]:
         self._check()
-        return list(self._nodes.values())
+        return list(self._nodes.values()) if self.manages else []
 
     async def node(self, node_id: str) -> Node | None:
         self._check()
+        if not self.manages:
+            raise TailnetError("This credential cannot look at devices.")
         return self._nodes.get(node_id)
 
     async def delete_node(self, node_id: str) -> None:

@@ -15,7 +15,7 @@ from controlplane.adapters.tailnet.headscale_api import HeadscaleApi, Refused, u
 from controlplane.adapters.tailnet.headscale_config import USER, policy
 from controlplane.adapters.tailnet.placement import is_private
 from controlplane.errors import EngineError, TailnetError, TailnetUnavailable
-from controlplane.ports import WORKSPACE_TAG, AuthKey, Engine, Machine, Node, TailnetInfo
+from controlplane.ports import GATEWAY_TAG, WORKSPACE_TAG, AuthKey, Engine, Machine, Node, TailnetInfo
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ class EmbeddedTailnet:
     """``folder`` is for what belongs to it: headscale's API key (0600), and by what the server was known."""
 
     provider = "embedded"
+    identity = "embedded"
     joins = True
+    manages = True
 
     def __init__(
         self,
@@ -184,8 +186,14 @@ class EmbeddedTailnet:
     async def mint_workspace_key(self, *, seconds: int = 600) -> AuthKey:
         return await self._asked(lambda api: api.mint_key(user=None, tags=[WORKSPACE_TAG], seconds=seconds))
 
+    async def mint_gateway_key(self, *, seconds: int = 600) -> AuthKey:
+        return await self._asked(lambda api: api.mint_key(user=None, tags=[GATEWAY_TAG], seconds=seconds))
+
     async def mint_device_key(self, *, seconds: int = 3600) -> AuthKey:
         return await self._asked(lambda api: api.mint_key(user=self._user, tags=[], seconds=seconds))
+
+    async def users(self) -> list[str] | None:
+        return [USER]
 
     async def revoke_key(self, key_id: str) -> None:
         await self._asked(lambda api: api.delete_key(key_id))

@@ -4,12 +4,10 @@ import json
 from typing import Any
 
 from controlplane.adapters.tailnet.placement import Placement, as_address
-from controlplane.ports import WORKSPACE_TAG
+from controlplane.ports import GATEWAY_TAG, WORKSPACE_TAG
 
 USER = "owner"
 """Owns the untagged devices. WhoIs on a node names it just so."""
-
-GATEWAY_TAG = "tag:perry-gateway"
 
 STATE = "/var/lib/headscale"
 CONFIG_FILE = f"{STATE}/config.yaml"

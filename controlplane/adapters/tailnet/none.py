@@ -10,7 +10,9 @@ class NoTailnet:
     """Says so, and does nothing."""
 
     provider = "none"
+    identity = "none"
     joins = False
+    manages = False
     control_url: str | None = None
 
     async def ensure(self) -> None:
@@ -28,11 +30,17 @@ class NoTailnet:
     async def mint_workspace_key(self, *, seconds: int = 600) -> AuthKey:
         raise NotReady(NOTHING_TO_JOIN)
 
+    async def mint_gateway_key(self, *, seconds: int = 600) -> AuthKey:
+        raise NotReady(NOTHING_TO_JOIN)
+
     async def mint_device_key(self, *, seconds: int = 3600) -> AuthKey:
         raise NotReady(NOTHING_TO_JOIN)
 
     async def revoke_key(self, key_id: str) -> None:
         pass
+
+    async def users(self) -> list[str] | None:
+        return None
 
     async def unused_keys(self) -> list[str] | None:
         return []

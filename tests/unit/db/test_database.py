@@ -44,7 +44,7 @@ def test_a_newer_one_is_left_alone(tmp_path: Path) -> None:
 def test_a_transaction_is_all_or_nothing() -> None:
     database = Database.open(None)
     with pytest.raises(ZeroDivisionError), database.transaction():
-        database.run("INSERT INTO tailnet_leftovers VALUES ('node', '1')")
+        database.run("INSERT INTO tailnet_leftovers VALUES ('embedded', 'node', '1')")
         _ = 1 / 0
     assert database.rows("SELECT * FROM tailnet_leftovers") == []
     database.close()

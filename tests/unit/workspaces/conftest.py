@@ -66,7 +66,7 @@ class Agent:
         self.settings = Settings()
 
     def build(self) -> None:
-        store = Store(Database.open(self.database))
+        store = Store(Database.open(self.database), self.tailnet.identity)
         pods = Pods(
             self.engine,
             self.machine,
@@ -129,6 +129,7 @@ class Agent:
             ssh_bind="127.0.0.1",
             dns=("192.0.2.53",),
             joins=self.tailnet.joins,
+            tailnet=self.tailnet.identity,
             control_url="http://192.0.2.1:7390",
             owners=("owner",),
             refused_addresses=(),

@@ -15,6 +15,7 @@ SETTINGS = PodSettings(
     ssh_bind="127.0.0.1",
     dns=("192.0.2.1", "192.0.2.2", "192.0.2.3"),
     joins=True,
+    tailnet="embedded",
     control_url="http://192.0.2.9:7390",
     owners=("owner",),
     refused_addresses=(),
