@@ -303,6 +303,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 WORKSPACE_TAG = "tag:perry-workspace"
 """Every workspace's node has it, and no device of a person."""
 
+GATEWAY_TAG = "tag:perry-gateway"
+"""The node of the control plane itself has it."""
+
 
 def is_node_of(node: Node | None, workspace: str) -> bool:
     """Whether a node is this workspace's. Ids do not tell: a coordinator that lost its memory counts from 1 again.
@@ -331,6 +334,8 @@ class TailnetInfo(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     warning: str | None = None
     join_notes: tuple[str, ...] = ()
+    credential: str | None = None
+    credential_expires: datetime | None = None
 
 
 class Tailnet(Protocol):
@@ -344,12 +349,17 @@ class Tailnet(Protocol):
         """False where there is no tailnet: no key is minted, sidecars only guard the border."""
 
     @property
+    def identity(self) -> str:
+        """Tells tailnets apart, over restarts: ids of nodes and keys mean something within one of them alone."""
+
+    @property
+    def manages(self) -> bool:
+        """False where the credential only lets devices in: ``nodes`` is empty then, and ``node`` a TailnetError."""
+
+    @property
     def control_url(self) -> str | None:
         """What workspaces and the gateway are told, which may be an address that only this machine's pods reach;
         None for the provider's own default."""
-GATEWAY_TAG = "tag:perry-gateway"
-"""The node of the control plane itself has it."""
-
 
     async def ensure(self) -> None:
         """Bring up or check the coordinator. Safe to call again at any time."""
@@ -378,10 +388,11 @@ GATEWAY_TAG = "tag:perry-gateway"
 
     async def delete_node(self, node_id: str) -> None: ...
 
+    async def users(self) -> list[str] | None:
+        """Log-in names of the people on it, spelt as WhoIs spells them; None where the credential may not ask."""
+
     async def unused_keys(self) -> list[str] | None:
         """Ids of the workspaces' keys that can still be used; None where the provider cannot tell ours from others'."""
-    credential: str | None = None
-    credential_expires: datetime | None = None
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------
@@ -394,14 +405,6 @@ class Machine(Protocol):
         """Whether a TCP port could be bound now."""
 
     def has_tun(self) -> bool:
-    @property
-    def identity(self) -> str:
-        """Tells tailnets apart, over restarts: ids of nodes and keys mean something within one of them alone."""
-
-    @property
-    def manages(self) -> bool:
-        """False where the credential only lets devices in: ``nodes`` is empty then, and ``node`` a TailnetError."""
-
         """Whether it has /dev/net/tun. Without it sidecars fall back to a network stack of their own."""
 
     def own_tailnet_addresses(self) -> tuple[str, ...]:
@@ -427,6 +430,3 @@ class Uploads(Protocol):
         """Where a complete upload lies; None where there is none."""
 
     def discard(self, upload_id: str) -> None: ...
-    async def users(self) -> list[str] | None:
-        """Log-in names of the people on it, spelt as WhoIs spells them; None where the credential may not ask."""
-
