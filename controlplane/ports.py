@@ -6,6 +6,7 @@ succeeds twice, and removing what is gone succeeds.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +37,7 @@ class PortBinding(msgspec.Struct, frozen=True):
 
 
 class VolumeMount(msgspec.Struct, frozen=True):
-    """A named volume at a path of the container."""
+    """A named volume at a path of the container; or a folder of the machine, where ``volume`` is its absolute path."""
 
     volume: str
     path: str
@@ -164,6 +165,28 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Process(Protocol):
+    """A command that runs in a container, with its streams. Errors are EngineErrors."""
+
+    async def read(self) -> tuple[str, bytes] | None:
+        """(``stdout`` or ``stderr``, bytes), None at the end. While nobody reads, the command waits: nothing piles up.
+
+        With a terminal all is ``stdout``.
+        """
+
+    async def write(self, data: bytes) -> None:
+        """To its stdin; waits while the command does not read. What a command no longer reads is dropped."""
+
+    async def end_input(self) -> None:
+        """Close its stdin. With a terminal this does nothing."""
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Its terminal has another size."""
+
+    async def exit_code(self) -> int | None:
+        """None while it runs. 128 and more after a signal."""
+
+
 class Engine(Protocol):
     """Docker. Errors are :class:`~controlplane.errors.EngineError` and its kind."""
 
@@ -209,7 +232,10 @@ class Engine(Protocol):
         """Running or not. ``address`` and ``network_of`` may be absent here; ``inspect`` has them."""
 
     async def put_files(self, container: str, files: Sequence[File]) -> None:
-        """Into folders that exist in a created container, running or not, volumes included. Not atomic."""
+        """Into a created container, running or not, volumes included. Not atomic.
+
+        The deepest folder that has all of them must exist; folders below it are made, and belong to root.
+        """
 
     async def exec(
         self,
@@ -229,10 +255,27 @@ class Engine(Protocol):
     ) -> AsyncIterator[tuple[str, bytes]]:
         """Pairs of (``stdout`` or ``stderr``, bytes), at last (``exit``, the decimal exit code)."""
 
+    def process(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        user: str = "root",
+        env: Mapping[str, str] | None = None,
+        tty: bool = False,
+    ) -> AbstractAsyncContextManager[Process]:
+        """Start a command, the leader of a session of its own. Leaving the block closes its streams, and ends nothing.
+
+        A command that cannot be started says so in its output, and has an exit code.
+        """
+
     async def run_once(self, spec: ContainerSpec, *, seconds: float = 30) -> ExecOutput:
         """Create, run to its end, remove."""
 
     async def logs(self, container: str, *, tail: int, since: str | None = None) -> list[LogEntry]: ...
+
+    def follow_logs(self, container: str, *, since: str | None = None) -> AsyncIterator[LogEntry]:
+        """Lines after ``since``, and new ones as they come; each stream in its order. Ends when the container stops."""
 
     def follow_stdout(self, container: str) -> AsyncIterator[str]:
         """Lines of stdout from the container's latest start on, and new ones as they come; ends when it stops."""

@@ -1,7 +1,9 @@
 """Docker in memory, typed against the port and held to the real one by tests/contract/engine."""
 
+import contextlib
 import ipaddress
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +25,7 @@ from controlplane.ports import (
     NetworkState,
     VolumeState,
 )
+from tests.fakes.processes import FakeProcess, FakeProcesses
 
 Command = Callable[["FakeContainer", Sequence[str], bytes], Awaitable[ExecOutput]]
 
@@ -38,7 +41,10 @@ class FakeContainer:
         self.started: datetime | None = None
         self.running = False
         self.files: dict[str, bytes] = {}
+        self.processes: list[FakeProcess] = []
         self.lines: list[str] = []
+        self.printed = 0
+        """How many lines its earlier runs printed."""
         self.news = anyio.Event()
 
     def say(self, line: str) -> None:
@@ -82,6 +88,8 @@ class FakeEngine:
         self.command: Command = succeed
         self.on_start: Callable[[FakeContainer], None] = lambda container: None
         self.on_signal: Callable[[FakeContainer], None] = lambda container: None
+        self.processes = FakeProcesses(Path(tempfile.gettempdir()))
+        """What commands with streams (``process``) become: those run on this machine."""
         self._ids = itertools.count(1)
         self._clock = datetime.now(UTC)
         self._listeners: list[list[EngineEvent]] = []
@@ -195,6 +203,7 @@ class FakeEngine:
             owner = next((each for each in self.by_name.values() if each.id == found.network_of), None)
             if owner is None or not owner.running:
                 raise EngineError(f"Docker could not start container {container}: it cannot join that namespace.")
+        found.printed += len(found.lines)
         found.running, found.started, found.lines = True, self._now(), []
         self.happen("start", found)
         self.on_start(found)
@@ -205,6 +214,8 @@ class FakeEngine:
         if found is not None and found.running:
             found.running = False
             found.tell()
+            for process in found.processes:
+                self.processes.signal(process.child.pid, "KILL")
             self.happen("die", found)
 
     async def signal(self, container: str, signal: str) -> None:
@@ -252,6 +263,9 @@ class FakeEngine:
         found = self._get(container)
         if not found.running:
             raise EngineConflict(f"Docker could not run {command[0]} in {container}: it does not run.")
+        if command[3:4] == ["perry-signal"]:
+            code = self.processes.signal(int(command[5]), command[4])
+            return ExecOutput(exit_code=code, stdout=b"", stderr=b"")
         given = b"".join([chunk async for chunk in stdin]) if stdin is not None else b""
         output = await self.command(found, command, given)
         return msgspec.structs.replace(output, stdout=output.stdout[:limit], stderr=output.stderr[:limit])
@@ -264,6 +278,25 @@ class FakeEngine:
         yield "stderr", output.stderr
         yield "exit", str(output.exit_code).encode()
 
+    @contextlib.asynccontextmanager
+    async def process(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        user: str = "root",
+        env: Mapping[str, str] | None = None,
+        tty: bool = False,
+    ) -> AsyncIterator[FakeProcess]:
+        self._check()
+        found = self._get(container)
+        if not found.running:
+            raise EngineConflict(f"Docker could not run {command[0]} in {container}: it does not run.")
+        async with self.processes.started(command, env, tty=tty) as process:
+            found.processes.append(process)
+            yield process
+            found.processes.remove(process)
+
     async def run_once(self, spec: ContainerSpec, *, seconds: float = 30) -> ExecOutput:
         container = await self.ensure_container(spec)
         await self.start(container)
@@ -274,9 +307,18 @@ class FakeEngine:
     async def logs(self, container: str, *, tail: int, since: str | None = None) -> list[LogEntry]:
         self._check()
         found = self._find(container)
-        at = "2026-01-01T00:00:00Z"
-        lines = [] if found is None else found.lines[-tail:]
-        return [LogEntry(at=at, stream="stdout", text=line) for line in lines if since is None or at > since]
+        if found is None:
+            return []
+        times = itertools.count(found.printed + 1)
+        entries = [LogEntry(at=_at(next(times)), stream="stdout", text=line) for line in found.lines]
+        return [entry for entry in entries if since is None or entry.at > since][-tail:]
+
+    async def follow_logs(self, container: str, *, since: str | None = None) -> AsyncIterator[LogEntry]:
+        printed = self._get(container).printed
+        async for line in self.follow_stdout(container):
+            printed += 1
+            if since is None or _at(printed) > since:
+                yield LogEntry(at=_at(printed), stream="stdout", text=line)
 
     async def follow_stdout(self, container: str) -> AsyncIterator[str]:
         self._check()
@@ -330,6 +372,11 @@ class FakeEngine:
 def _folders(spec: ContainerSpec) -> list[Path]:
     """Of the machine, that it mounts."""
     return [Path(mount.volume) for mount in spec.volumes if mount.volume.startswith("/")]
+
+
+def _at(line: int) -> str:
+    """When the container printed a line: one a millisecond."""
+    return f"2026-01-01T00:{line // 60_000:02}:{line // 1000 % 60:02}.{line % 1000:03}000000Z"
 
 
 def _matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

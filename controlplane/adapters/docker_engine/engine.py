@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import aiodocker
 import aiohttp
 import anyio
 
-from controlplane.adapters.docker_engine import requests
+from controlplane.adapters.docker_engine import logs, processes, requests
 from controlplane.adapters.docker_engine.errors import NOT_ANSWERING, translated
 from controlplane.adapters.docker_engine.images import DockerImages
 from controlplane.errors import EngineConflict, EngineError, EngineUnavailable
@@ -185,12 +184,7 @@ class DockerEngine:
 
     async def put_files(self, container: str, files: Sequence[File]) -> None:
         with translated(f"put files into {container}"):
-            by_folder = itertools.groupby(
-                sorted(files, key=lambda file: file.path), key=lambda file: file.path.rsplit("/", 1)[0] or "/"
-            )
-            for folder, members in by_folder:
-                body = requests.archive(list(members))
-                await self.docker.containers.container(container).put_archive(folder, body)
+            await self.docker.containers.container(container).put_archive(*requests.archive(files))
 
     async def exec(
         self,
@@ -256,6 +250,17 @@ class DockerEngine:
             code = (await run.inspect())["ExitCode"]
         yield "exit", str(-1 if code is None else code).encode()
 
+    def process(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        user: str = "root",
+        env: Mapping[str, str] | None = None,
+        tty: bool = False,
+    ) -> contextlib.AbstractAsyncContextManager[processes.DockerProcess]:
+        return processes.started(self.docker, container, command, user=user, env=env, tty=tty)
+
     async def run_once(self, spec: ContainerSpec, *, seconds: float = 30) -> ExecOutput:
         await self.remove_container(spec.name)
         container = await self.ensure_container(spec)
@@ -284,7 +289,7 @@ class DockerEngine:
             for stream in ("stdout", "stderr"):
                 options: dict[str, Any] = {stream: True, "timestamps": True, "tail": tail}
                 if since is not None:
-                    options["since"] = _unix(since)
+                    options["since"] = logs.unix(since)
                 pieces = await _unless_missing(self.docker.containers.container(container).log(**options))
                 for line in "".join(pieces or []).splitlines():
                     at, _, text = line.partition(" ")
@@ -292,13 +297,16 @@ class DockerEngine:
         entries.sort(key=lambda entry: entry.at)
         return [entry for entry in entries if since is None or entry.at > since][-tail:]
 
+    def follow_logs(self, container: str, *, since: str | None = None) -> AsyncIterator[LogEntry]:
+        return logs.follow(self.docker, container, since=since)
+
     async def follow_stdout(self, container: str) -> AsyncIterator[str]:
         with translated(f"follow the output of {container}"):
             handle = self.docker.containers.container(container)
             shown = await handle.show()
             rest = ""
             # A container prints before Docker notes that it has started, so the end of its run before is the border.
-            since = _unix(shown["State"]["FinishedAt"])
+            since = logs.unix(shown["State"]["FinishedAt"])
             async for piece in handle.log(stdout=True, follow=True, since=since):
                 *lines, rest = (rest + piece).split("\n")
                 for line in lines:
@@ -353,13 +361,3 @@ def _filter(labels: Mapping[str, str]) -> list[str]:
 def _ipam(network: Mapping[str, Any], key: str) -> str | None:
     configs = (network.get("IPAM") or {}).get("Config") or []
     return next((config[key] for config in configs if config.get(key)), None)
-
-
-def _unix(text: str) -> str:
-    """An RFC 3339 time as the seconds with nanoseconds that Docker's ``since`` takes."""
-    at = requests.moment(text)
-    if at is None:
-        return "0"
-    _, dot, tail = text.partition(".")
-    nanoseconds = "".join(c for c in tail if c.isdigit())[:9].ljust(9, "0") if dot else "0" * 9
-    return f"{int(at.timestamp())}.{nanoseconds}"

@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.adapters.docker_engine import DockerEngine
 from controlplane.errors import EngineConflict, EngineError, EngineUnavailable, ImageMissing
-from controlplane.ports import ContainerSpec, Engine, EngineEvent, File, NetworkSpec, VolumeMount
+from controlplane.ports import ContainerSpec, Engine, EngineEvent, File, NetworkSpec, Process, VolumeMount
 from tests.fakes.engine import FakeContainer, FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -219,6 +219,127 @@ async def test_events_tell_what_happens_to_ours(bench: Bench) -> None:
     assert telling == ["start", "die", "destroy"]
     assert {event.name for event in heard} == {spec.name}
     assert {event.labels["perry.instance"] for event in heard} == {bench.prefix}
+
+
+async def _running(bench: Bench) -> str:
+    spec = bench.container("a")
+    await bench.engine.ensure_container(spec)
+    await bench.engine.start(spec.name)
+    return spec.name
+
+
+async def _all(process: Process) -> dict[str, bytes]:
+    """All that it still prints."""
+    said = {"stdout": b"", "stderr": b""}
+    with anyio.fail_after(20):
+        while (chunk := await process.read()) is not None:
+            said[chunk[0]] += chunk[1]
+    return said
+
+
+async def _exit_code(process: Process) -> int:
+    with anyio.fail_after(5):
+        while (code := await process.exit_code()) is None:
+            await anyio.sleep(0.02)
+    return code
+
+
+async def test_a_process_has_its_streams_and_an_exit_code(bench: Bench) -> None:
+    container = await _running(bench)
+    script = 'test "$A" = "b c" && cat && echo no >&2 && exit 3'
+    async with bench.engine.process(container, ["sh", "-c", script], env={"A": "b c"}) as process:
+        assert await process.exit_code() is None
+        await process.write(b"some \x00")
+        await process.write(b"input")
+        await process.end_input()
+        assert await _all(process) == {"stdout": b"some \x00input", "stderr": b"no\n"}
+        assert await _exit_code(process) == 3
+        await process.write(b"nobody reads this")
+        await process.end_input()
+
+
+async def test_a_process_that_nobody_reads_waits(bench: Bench) -> None:
+    container = await _running(bench)
+    size = 20_000_000
+    async with bench.engine.process(container, ["head", "-c", str(size), "/dev/zero"]) as process:
+        await anyio.sleep(0.5)
+        assert await process.exit_code() is None
+        assert len((await _all(process))["stdout"]) == size
+        assert await _exit_code(process) == 0
+
+
+async def test_a_process_that_reads_nothing_holds_up_who_writes(bench: Bench) -> None:
+    container = await _running(bench)
+    async with bench.engine.process(container, ["sleep", "60"]) as process:
+        written = 0
+        with anyio.move_on_after(1):
+            while written < 100_000_000:
+                await process.write(bytes(1 << 16))
+                written += 1 << 16
+        assert written < 10_000_000
+
+
+async def test_a_process_leads_a_session_that_can_be_signalled(bench: Bench) -> None:
+    container = await _running(bench)
+    async with bench.engine.process(container, ["sh", "-c", "echo $$; sleep 60; echo survived"]) as process:
+        said = await process.read()
+        assert said is not None
+        signal = ["sh", "-c", 'kill -s "$1" -- "-$2"', "perry-signal", "TERM", said[1].decode().strip()]
+        assert (await bench.engine.exec(container, signal)).exit_code == 0
+        assert (await _all(process))["stdout"] == b""
+        assert await _exit_code(process) == 128 + 15
+
+
+async def test_a_process_may_have_a_terminal(bench: Bench) -> None:
+    container = await _running(bench)
+    script = 'test -t 0 && test -t 1 && read word && stty size && echo "$word" >&2 && exit 4'
+    async with bench.engine.process(container, ["sh", "-c", script], tty=True) as process:
+        await process.resize(133, 44)
+        await process.write(b"\x10typed\x10\r")
+        said = await _all(process)
+        assert said["stderr"] == b""
+        assert b"44 133\r\n" in said["stdout"]
+        assert said["stdout"].endswith(b"typed\x10\r\n")
+        assert await _exit_code(process) == 4
+        await process.resize(80, 24)
+
+
+async def test_a_process_that_cannot_be_started_says_so(bench: Bench) -> None:
+    container = await _running(bench)
+    async with bench.engine.process(container, ["no-such-program"]) as process:
+        said = await _all(process)
+        assert b"no-such-program" in said["stdout"] + said["stderr"]
+        assert await _exit_code(process) in (126, 127)
+
+
+async def test_a_container_that_stops_ends_its_processes(bench: Bench) -> None:
+    container = await _running(bench)
+    async with bench.engine.process(container, ["sh", "-c", "echo up; exec sleep 60"]) as process:
+        assert await process.read() == ("stdout", b"up\n")
+        await bench.engine.stop(container, 0)
+        assert await _all(process) == {"stdout": b"", "stderr": b""}
+    with pytest.raises(EngineError):
+        async with bench.engine.process(container, ["true"]):
+            pass
+
+
+async def test_logs_are_followed_from_a_moment_to_the_end(bench: Bench) -> None:
+    container = await _running(bench)
+    with anyio.fail_after(10):
+        while not (before := await bench.engine.logs(container, tail=5)):
+            await anyio.sleep(0.05)
+        async for entry in bench.engine.follow_logs(container):
+            assert entry == before[0]
+            break
+        await bench.engine.stop(container, 0)
+        assert [entry async for entry in bench.engine.follow_logs(container, since=before[-1].at)] == []
+        await bench.engine.start(container)
+        entries = []
+        async for entry in bench.engine.follow_logs(container, since=before[-1].at):
+            entries.append(entry)
+            await bench.engine.stop(container, 0)
+        assert [entry.text for entry in entries] == ["ready"]
+        assert entries[0].at > before[-1].at
 
 
 async def test_an_engine_that_is_away_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
