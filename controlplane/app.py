@@ -12,6 +12,8 @@ from controlplane.auth import routes as auth
 from controlplane.auth.door import Door
 from controlplane.auth.guards import guard
 from controlplane.auth.service import Resolver, Tokens
+from controlplane.commands import routes as commands
+from controlplane.commands.service import Commands
 from controlplane.events import routes as events
 from controlplane.events.bus import Bus
 from controlplane.problems import HANDLERS
@@ -40,10 +42,16 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     agent: Agent
     tailnet: TailnetService
     bus: Bus
+    commands: Commands
     uploads: UploadFolder
     tokens: Tokens
     metrics: Metrics
     probes: Mapping[str, Probe]
+
+    def end_streams(self) -> None:
+        """End what would go on for ever: the control plane stops."""
+        self.bus.close()
+        self.commands.close()
 
     def bound(self) -> list[Bound]:
         """Every procedure with its service."""
@@ -69,6 +77,7 @@ def create_app(services: Services) -> Litestar:
             *(route(bound) for bound in services.bound()),
             *system.routes(services.metrics, services.probes, lambda: openapi.encoded(procedures())),
             events.route(services.bus, services.workspaces.last_seen, services.tokens),
+            commands.route(services.commands, services.tokens),
             workspaces.upload_route(services.uploads),
         ],
         guards=[guard],

@@ -16,13 +16,24 @@ from controlplane.procedures import Procedure
 from protocol.auth import AuthFrame
 from protocol.errors import ErrorCode, WireError
 from protocol.events import Event
+from protocol.exec import ClientFrame, ServerFrame
 from protocol.health import Health, Readiness
 from protocol.version import VERSION
 from protocol.workspaces import UnsavedWork
 
 FILE: Final = Path("protocol/openapi.json")
 
-_EXTRA: tuple[Any, ...] = (WireError, ErrorCode, UnsavedWork, Event, AuthFrame, Health, Readiness)
+_EXTRA: tuple[Any, ...] = (
+    WireError,
+    ErrorCode,
+    UnsavedWork,
+    Event,
+    AuthFrame,
+    ClientFrame,
+    ServerFrame,
+    Health,
+    Readiness,
+)
 _JSON = "application/json"
 
 
@@ -59,7 +70,20 @@ def document(procedures: Sequence[Procedure]) -> dict[str, Any]:
                     "1013": "The client was too slow; connect again.",
                     "4001": "Not authorised.",
                 },
-            }
+            },
+            "/exec/{name}": {
+                "description": "One command in a workspace. A binary frame is a byte that says of which stream "
+                "(0 stdin, 1 stdout, 2 stderr), and bytes of it; text frames are as below. See docs/api.md.",
+                "send": {"anyOf": [of[_key(AuthFrame)], of[_key(ClientFrame)]]},
+                "receive": of[_key(ServerFrame)],
+                "closeCodes": {
+                    "1000": "The command has ended.",
+                    "1001": "The workspace was stopped, or the control plane stops.",
+                    "1008": "The client broke the rules.",
+                    "1011": "The command could not be started.",
+                    "4001": "Not authorised.",
+                },
+            },
         },
     }
 

@@ -17,6 +17,7 @@ from controlplane.adapters.tailnet import make_tailnet
 from controlplane.app import Services, create_app, listener
 from controlplane.auth.service import TcpResolver, Tokens
 from controlplane.auth.store import load_token
+from controlplane.commands.service import Commands
 from controlplane.db import Database
 from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
 from controlplane.events.bus import Bus
@@ -175,6 +176,7 @@ class Core:
                 },
             ),
             bus=self.bus,
+            commands=Commands(outside.engine, self.workspaces),
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
             metrics=Metrics(),
@@ -230,7 +232,7 @@ class Core:
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
-                await serve(app, tcp, requests=requests, stop=self.stop, before_end=self.bus.close)
+                await serve(app, tcp, requests=requests, stop=self.stop, before_end=self.services.end_streams)
                 # What is under way is broken off; it goes on from there at the next start.
                 tasks.cancel_scope.cancel()
         finally:

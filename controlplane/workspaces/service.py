@@ -383,7 +383,7 @@ class Workspaces:
 
     async def exec(self, wanted: ExecCommand) -> ExecResult:
         """Run a command as user ``workspace`` in the project folder, or in home where there is none."""
-        container = await self._running(wanted.name)
+        container = await self.container(wanted.name)
         cwd = wanted.cwd or await self._project(container, wanted.name)
         command = ["timeout", "--", str(wanted.timeout), *wanted.command]
         try:
@@ -416,7 +416,12 @@ class Workspaces:
         lines.sort(key=lambda line: line.at)
         return LogLines(items=lines[-wanted.tail :])
 
-    async def _running(self, name: str) -> str:
+    def must_exist(self, name: str) -> None:
+        """NotFound where there is no such workspace."""
+        self._must_exist(name)
+
+    async def container(self, name: str) -> str:
+        """The container of a workspace that runs, for commands in it. NotFound; NotReady where it does not run."""
         self._must_exist(name)
         container = self._pods.names(name).workspace
         present = await self._engine.inspect(container)

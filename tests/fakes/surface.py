@@ -9,7 +9,9 @@ import anyio
 from controlplane.app import Services, create_app, listener
 from controlplane.asgi import App
 from controlplane.auth.service import Resolver, TcpResolver, Tokens
+from controlplane.commands.service import Commands
 from controlplane.events.bus import Bus
+from controlplane.ports import ContainerSpec
 from controlplane.settings import load
 from controlplane.system.metrics import Metrics
 from controlplane.system.readiness import Probe
@@ -18,9 +20,12 @@ from controlplane.system.server import listen, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService
 from controlplane.workspaces.uploads import UploadFolder
+from tests.fakes.engine import FakeEngine
+from tests.fakes.processes import FakeProcesses
 from tests.fakes.tailnet import FakeTailnet
-from tests.fakes.workspaces import FakeWorkspaces
+from tests.fakes.workspaces import FakeWorkspaces, workspace
 
+IMAGE = "surface:1"
 TOKEN = "test-token-0123456789-abcdefghijklmnopqrstu"
 
 
@@ -36,29 +41,37 @@ class Surface:
         self.probes: dict[str, Probe] = {}
         self.uploads = UploadFolder(folder / "uploads", limit=3 << 20)
         self.tokens = Tokens(TOKEN)
-        self.litestar = create_app(
-            Services(
-                loaded=load(folder, {"PERRY_PORT": "7000"}),
-                workspaces=self.workspaces,
-                agent=Agent(
-                    count=lambda: len(self.workspaces.last_seen()),
-                    docker_version=self._docker_version,
-                    tailnet_provider="none",
-                    stop=self.stop.set,
-                ),
-                tailnet=TailnetService(FakeTailnet(), (), dict),
-                bus=self.bus,
-                uploads=self.uploads,
-                tokens=self.tokens,
-                metrics=self.metrics,
-                probes=self.probes,
-            )
+        self.engine = FakeEngine([IMAGE])
+        self.engine.processes = FakeProcesses(folder)
+        self.services = Services(
+            loaded=load(folder, {"PERRY_PORT": "7000"}),
+            workspaces=self.workspaces,
+            agent=Agent(
+                count=lambda: len(self.workspaces.last_seen()),
+                docker_version=self._docker_version,
+                tailnet_provider="none",
+                stop=self.stop.set,
+            ),
+            tailnet=TailnetService(FakeTailnet(), (), dict),
+            bus=self.bus,
+            commands=Commands(self.engine, self.workspaces),
+            uploads=self.uploads,
+            tokens=self.tokens,
+            metrics=self.metrics,
+            probes=self.probes,
         )
+        self.litestar = create_app(self.services)
         self.allowed_hosts = allowed_hosts
         self.app = self.listener(TcpResolver(self.tokens))
 
     async def _docker_version(self) -> str | None:
         return "20.10.24"
+
+    async def running(self, name: str) -> None:
+        """A workspace with a container, in which commands are processes of this machine."""
+        self.workspaces.put(workspace(name))
+        await self.engine.ensure_container(ContainerSpec(name=name, image=IMAGE, labels={}))
+        await self.engine.start(name)
 
     def listener(self, resolver: Resolver) -> App:
         """The same routes as another listener serves them."""
@@ -77,7 +90,7 @@ class Surface:
                     socket,
                     requests=self.requests,
                     stop=self.stop,
-                    before_end=self.bus.close,
+                    before_end=self.services.end_streams,
                     grace=grace,
                     task_status=task_status,
                 )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from controlplane.errors import Conflict, NotFound, PerryError
+from controlplane.errors import Conflict, NotFound, NotReady, PerryError
 from controlplane.events.bus import Bus
 from controlplane.workspaces.routes import Workspaces
 from protocol.workspaces import (
@@ -100,6 +100,15 @@ class FakeWorkspaces:
         self._called(wanted)
         self._existing(wanted.name)
         return ExecResult(exit_code=0, stdout=" ".join(wanted.command), stderr="", truncated=False)
+
+    def must_exist(self, name: str) -> None:
+        self._existing(name)
+
+    async def container(self, name: str) -> str:
+        """A container of the same name; commands in it are the fake engine's business."""
+        if self._existing(name).status is not WorkspaceStatus.RUNNING:
+            raise NotReady(f"{name!r} does not run; `perry start {name}` starts it.")
+        return name
 
     async def logs(self, wanted: WorkspaceLogs) -> LogLines:
         self._called(wanted)

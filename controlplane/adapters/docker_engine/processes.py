@@ -77,7 +77,7 @@ async def started(
             environment=dict(env) if env else None,
             detach_keys=NEVER_TYPED if tty else None,
         )
-        stream = run.start(detach=False)
+        stream: Any = run.start(detach=False)
         await stream._init()
     try:
         yield DockerProcess(container, run, stream, tty)
