@@ -13,6 +13,24 @@ from controlplane.workspaces.store import Store
 log = logging.getLogger(__name__)
 
 
+class Minting:
+    """A key that is being asked for while other things are made."""
+
+    def __init__(self) -> None:
+        self._ended = anyio.Event()
+        self._secret: str | None = None
+
+    def end(self, secret: str | None) -> None:
+        """It is there, or there will be none."""
+        self._secret = secret
+        self._ended.set()
+
+    async def secret(self) -> str | None:
+        """The key, awaited; None where none is needed or none was to be had."""
+        await self._ended.wait()
+        return self._secret
+
+
 class Keys:
     """Mints keys for workspaces, and revokes those that a process which ended left behind."""
 

@@ -1,6 +1,6 @@
 """Verbs on one workspace's Docker objects. Each is safe to run twice, and after a crash in the middle of itself."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -93,10 +93,11 @@ class Pods:
                 what = "build Perry's with `perry agent build`" if image.startswith("perry/") else "pull or build it"
                 raise ImageMissing(f"The image {image} is not on this machine; {what}, then start again.")
 
-    async def create(self, pod: PodSpec) -> ContainerState:
-        """Network, volumes and the three containers; returns the sandbox, running.
+    async def create(self, pod: PodSpec, auth_key: Callable[[], Awaitable[str | None]]) -> ContainerState:
+        """Network, volumes and the three containers, with their files; returns the sandbox, running.
 
-        Docker starts the sandbox while it makes the two that join it, which saves what is most of a start's time.
+        Docker starts the sandbox while it makes the two that join it, and the key is awaited only when its place is
+        there: together that is most of a start's time.
         """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._engine.ensure_network, pod.network)
@@ -117,7 +118,7 @@ class Pods:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(start)
-            tasks.start_soon(self._ensure_joined, pod.tailnet, sandbox)
+            tasks.start_soon(self._create_sidecar, pod, sandbox, auth_key)
             tasks.start_soon(self._create_workspace, pod, sandbox)
         if failed:
             raise failed[0]
@@ -130,6 +131,12 @@ class Pods:
         if present is not None and present.network_of != sandbox:
             await self._engine.remove_container(container.name)
         await self._engine.ensure_container(container)
+
+    async def _create_sidecar(self, pod: PodSpec, sandbox: str, auth_key: Callable[[], Awaitable[str | None]]) -> None:
+        await self._ensure_joined(pod.tailnet, sandbox)
+        if (secret := await auth_key()) is not None:
+            await self.put_auth_key(pod.names.name, secret)
+            self._checkpoint("key delivered")
 
     async def _create_workspace(self, pod: PodSpec, sandbox: str) -> None:
         await self._ensure_joined(pod.workspace, sandbox)

@@ -26,7 +26,7 @@ from controlplane.settings import Settings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
 from controlplane.workspaces.checkout import Checkout
-from controlplane.workspaces.keys import Keys
+from controlplane.workspaces.keys import Keys, Minting
 from controlplane.workspaces.pods import Checkpoint, Pods, port_is_taken, ssh_ports, subnet_is_taken
 from controlplane.workspaces.sidecars import Sidecars, SidecarStatus
 from controlplane.workspaces.spec import PodSettings, PodSpec
@@ -131,17 +131,14 @@ class Starter:
         self._report(name, StepId.RESERVE, StepStatus.DONE, None, 0.0)
         pod = specs.pod_spec(await self._pod_settings(), record.reservation, record.request)
         await self._pods.check_images([pod.sandbox.image, pod.workspace.image])
-        key: list[str] = []
+        minting = Minting()
         async with _first_error(), anyio.create_task_group() as tasks:
-            tasks.start_soon(self._mint, name, record, key, failures)
+            tasks.start_soon(self._mint_for, minting, name, record)
             async with self._step(name, StepId.CREATE):
-                sandbox = await self._pods.create(pod)
-        if key:
-            await self._pods.put_auth_key(name, key[0])
-            self._checkpoint("key delivered")
-            if record.node_id is not None:
-                # It may run on with a node that its tailnet has deleted, which it does not notice by itself.
-                await self._pods.ask_to_rejoin(name)
+                sandbox = await self._pods.create(pod, minting.secret)
+        if record.node_id is not None and await minting.secret() is not None:
+            # It may run on with a node that its tailnet has deleted, which it does not notice by itself.
+            await self._pods.ask_to_rejoin(name)
         async with self._step(name, StepId.BORDER):
             sidecar = await self._pods.start_joined(pod.names.tailnet, sandbox)
             self._sidecars.follow(name, sidecar.id, started=str(sidecar.started))
@@ -166,23 +163,32 @@ class Starter:
 
     # --- the steps
 
-    async def _mint(self, name: str, record: Record, key: list[str], failures: list[str]) -> None:
-        if not self._tailnet.joins:
-            self._report(name, StepId.KEY, StepStatus.SKIPPED, "There is no tailnet.", None)
-            return
-        if record.key_id is not None:
-            # A start that was broken off: the sidecar may have used that key already, and asks if it has not.
-            self._report(name, StepId.KEY, StepStatus.SKIPPED, "It was asked for before.", None)
-            return
+    async def _mint_for(self, minting: Minting, name: str, record: Record) -> None:
+        secret: str | None = None
         try:
-            if record.node_id is not None and is_node_of(await self._tailnet.node(record.node_id), name):
-                self._report(name, StepId.KEY, StepStatus.SKIPPED, "It is on the tailnet already.", None)
-                return
-            async with self._step(name, StepId.KEY):
-                key.append(await self._keys.mint(name))
+            secret = await self._mint(name, record)
         except TailnetError as exc:
             # It runs all the same; the step TAILNET tries again.
             log.warning("no key for %s: %s", name, exc.message)
+        finally:
+            minting.end(secret)
+
+    async def _mint(self, name: str, record: Record) -> str | None:
+        if not self._tailnet.joins:
+            self._report(name, StepId.KEY, StepStatus.SKIPPED, "There is no tailnet.", None)
+            return None
+        if record.key_id is not None:
+            # A start that was broken off: the sidecar may have used that key already, and asks if it has not.
+            self._report(name, StepId.KEY, StepStatus.SKIPPED, "It was asked for before.", None)
+            return None
+        if record.node_id is not None and await self._is_on_tailnet(record.node_id, name):
+            self._report(name, StepId.KEY, StepStatus.SKIPPED, "It is on the tailnet already.", None)
+            return None
+        async with self._step(name, StepId.KEY):
+            return await self._keys.mint(name)
+
+    async def _is_on_tailnet(self, node_id: str, name: str) -> bool:
+        return not self._tailnet.manages or is_node_of(await self._tailnet.node(node_id), name)
 
     async def _wait_for_ssh(self, record: Record, pod: PodSpec) -> None:
         with anyio.move_on_after(SSH_SECONDS):

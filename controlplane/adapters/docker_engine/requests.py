@@ -1,6 +1,7 @@
 """Our specs as the bodies that Docker's API takes, and its answers as our states. Pure."""
 
 import io
+import os
 import tarfile
 import time
 from collections.abc import Sequence
@@ -136,13 +137,18 @@ def moment(text: str) -> datetime | None:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def archive(files: Sequence[File]) -> bytes:
-    """A tar of the files by their last path component."""
+def archive(files: Sequence[File]) -> tuple[str, bytes]:
+    """The deepest folder that has all the files, and a tar of them from there.
+
+    One tar, since Docker takes about 80 ms for each, whatever is in it; the deepest folder, since a container with a
+    read-only root takes files only below its volumes.
+    """
+    folder = os.path.commonpath([file.path.rsplit("/", 1)[0] or "/" for file in files])
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for file in files:
-            info = tarfile.TarInfo(file.path.rsplit("/", 1)[1])
+            info = tarfile.TarInfo(os.path.relpath(file.path, folder))
             info.mtime = time.time()
             info.size, info.mode, info.uid, info.gid = len(file.content), file.mode, file.uid, file.gid
             tar.addfile(info, io.BytesIO(file.content))
-    return buffer.getvalue()
+    return folder, buffer.getvalue()
