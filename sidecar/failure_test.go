@@ -17,7 +17,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		"requested tags [tag:x] are invalid":           {"tagOwners", true},
 		"something new, with hskey-auth-abc-def in it": {"something new, with [key] in it", false},
 	} {
-		sentence, permanent := explainRefusal(said)
+		sentence, permanent := explainRefusal(said, Settings{}.remedy())
 		if !contains(sentence, want.part) || permanent != want.permanent {
 			t.Errorf("%q: %v, %s", said, permanent, sentence)
 		}

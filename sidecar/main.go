@@ -1,10 +1,10 @@
 // Command perry-sidecar stands beside a workspace in its network namespace: it holds that namespace open (mode
 // sandbox), makes it a guarded node of the tailnet (mode workspace), and sets the few rules that the host needs for
-// this (mode host-rules).
+// this (mode host-rules). In mode gateway it is the control plane's own node on the tailnet.
 //
 // Where to look: settings (environment), workspace (the order of things in mode workspace), border (what may enter),
 // tun (the interface), node (joining and staying on the tailnet), dns (names), identity (who may ssh without a key),
-// forward (life without a TUN device), status (what the control plane reads), failure (sentences for people), pause (mode sandbox), hostrules (mode host-rules).
+// forward (life without a TUN device), gateway and proxy (mode gateway), status (what the control plane reads), failure (sentences for people), pause (mode sandbox), hostrules (mode host-rules).
 package main
 
 import (
@@ -23,6 +23,7 @@ const usage = `perry-sidecar <mode>
 
   workspace    guard this network namespace and join the tailnet; settings are PERRY_* variables
   sandbox      hold this network namespace open until a signal comes
+  gateway      join the tailnet for the control plane, and pass requests on to its socket with who sent them
   host-rules   put the host's firewall rules in place (--remove takes them away again)
 `
 
@@ -42,6 +43,8 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	switch args[0] {
 	case "workspace":
 		err = runWorkspace(ctx, getenv, stdout, stderr)
+	case "gateway":
+		err = runGateway(ctx, getenv, stdout, stderr)
 	case "host-rules":
 		err = runHostRules(ctx, args[1:], getenv, stderr)
 	default:

@@ -26,7 +26,7 @@ func environment(of map[string]string) func(string) string {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"gateway"}, {"--help"}} {
+	for _, args := range [][]string{nil, {"bridge"}, {"--help"}} {
 		var out, failed bytes.Buffer
 		if status := run(args, environment(nil), &out, &failed); status != 2 || !contains(failed.String(), "perry-sidecar <mode>") {
 			t.Errorf("%v: status %d, %q", args, status, failed.String())

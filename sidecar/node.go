@@ -70,7 +70,7 @@ func startNode(s Settings, device tun.Device, report *Reporter, log *slog.Logger
 		n.server.AuthKey, n.keyInUse = key, key != ""
 	}
 	if !n.enrolled() && key == "" {
-		report.Update(func(snap *Snapshot) { snap.State, snap.Error = stateNeedsKey, noKeySentence })
+		report.Update(func(snap *Snapshot) { snap.State, snap.Error = stateNeedsKey, n.noKey() })
 	} else {
 		report.Update(func(snap *Snapshot) { snap.State = stateJoining })
 	}
@@ -85,7 +85,9 @@ func startNode(s Settings, device tun.Device, report *Reporter, log *slog.Logger
 	return n, nil
 }
 
-const noKeySentence = "This workspace has no place on the tailnet and no auth key; give it one (perry restart mints it)."
+func (n *Node) noKey() string {
+	return fmt.Sprintf("This %s has no place on the tailnet and no auth key; %s.", n.settings.what(), n.settings.remedy())
+}
 
 // key is the auth key that waits in its file, or "".
 func (n *Node) key() string {
@@ -168,7 +170,7 @@ func (n *Node) take(ctx context.Context, note ipn.Notify) {
 		return
 	}
 	n.log.Warn("the coordinator refused", "said", oneLine(*note.ErrMessage))
-	sentence, permanent := explainRefusal(*note.ErrMessage)
+	sentence, permanent := explainRefusal(*note.ErrMessage, n.settings.remedy())
 	if !n.keyInUse && n.key() != "" {
 		n.enrol(ctx) // our old place is gone, and there is a key for a new one
 		return
@@ -201,7 +203,7 @@ func (n *Node) enrol(ctx context.Context) {
 		err = n.loginWithoutNodeKey(ctx)
 	}
 	if err != nil {
-		n.trouble = fmt.Sprintf("The tailnet node could not be enrolled again (%s); restart the workspace.", oneLine(err.Error()))
+		n.trouble = fmt.Sprintf("The tailnet node could not be enrolled again (%s); restart the %s.", oneLine(err.Error()), n.settings.what())
 	}
 }
 
@@ -227,7 +229,7 @@ func (n *Node) publish(ctx context.Context) {
 	state, sentence := n.judge(status)
 	if state == stateRunning {
 		if err := n.settle(status); err != nil {
-			state, sentence = stateFailed, fmt.Sprintf("The tailnet interface could not be set up (%s); restart the workspace.", oneLine(err.Error()))
+			state, sentence = stateFailed, fmt.Sprintf("The tailnet interface could not be set up (%s); restart the %s.", oneLine(err.Error()), n.settings.what())
 		}
 	} else if state == stateNeedsKey && !n.keyInUse && n.key() != "" {
 		n.enrol(ctx)
@@ -257,9 +259,9 @@ func (n *Node) judge(status *ipnstate.Status) (state, sentence string) {
 		}
 		return stateRunning, ""
 	case status.BackendState == ipn.NeedsLogin.String() && status.AuthURL != "":
-		return stateNeedsKey, noKeySentence
+		return stateNeedsKey, n.noKey()
 	case status.BackendState == ipn.NeedsLogin.String() && !n.keyInUse && !n.enrolled() && n.unreach == "":
-		return stateNeedsKey, noKeySentence
+		return stateNeedsKey, n.noKey()
 	case status.BackendState == ipn.NeedsMachineAuth.String():
 		return stateFailed, "The coordinator wants this node approved; approve it there, or give keys that are pre-approved."
 	case n.unreach != "":

@@ -13,7 +13,7 @@ import (
 	"tailscale.com/envknob"
 )
 
-// Settings of mode workspace, read once from the environment. They hold no secret: the auth key comes as a file.
+// Settings of the modes with a tailnet node, read once from the environment. They hold no secret: the auth key comes as a file.
 type Settings struct {
 	Hostname      string       // PERRY_HOSTNAME: the workspace's name on the tailnet
 	Join          bool         // PERRY_TAILNET: "join", or "none" for border and DNS stub alone
@@ -28,6 +28,24 @@ type Settings struct {
 	TUN           bool         // PERRY_TUN: "auto", or "off" for the netstack fallback
 	ProxyAddress  string       // fixed: the way out without TUN
 	LogLevel      slog.Level   // PERRY_LOG: debug, info, warn or error
+	Gateway       bool         // mode gateway
+	Socket        string       // PERRY_SOCKET: the control plane's, in mode gateway
+}
+
+// what this node is, for people.
+func (s Settings) what() string {
+	if s.Gateway {
+		return "gateway"
+	}
+	return "workspace"
+}
+
+// remedy is how this node gets another auth key, as the end of a sentence.
+func (s Settings) remedy() string {
+	if s.Gateway {
+		return "the control plane gives the gateway another when it runs"
+	}
+	return "give the workspace a new one (perry restart mints it)"
 }
 
 // proxyAddress is the way out without TUN: ALL_PROXY=socks5h://127.0.0.1:1055, or HTTP CONNECT at the same port (the
