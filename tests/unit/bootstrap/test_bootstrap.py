@@ -204,6 +204,7 @@ def test_names_what_is_missing_before_it_is_installed(
         "gcc",
         "libc6-dev",
         "nftables",
+        "procps",
     ]
     ensure.name_them(missing, wants_uv=True, wants_go=True, wants_engine=True)
     said = capsys.readouterr().out

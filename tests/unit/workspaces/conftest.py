@@ -1,6 +1,6 @@
 """The use cases on fakes: a pod whose sidecar joins, and whose workspace answers."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -64,9 +64,16 @@ class Agent:
         self.checkpoint: Callable[[str], None] = lambda name: None
         self.pods = FakePods(self.engine, self.tailnet)
         self.settings = Settings()
+        self._opened: list[Database] = []
+
+    def close(self) -> None:
+        """After the last life."""
+        for database in self._opened:
+            database.close()
 
     def build(self) -> None:
-        store = Store(Database.open(self.database), self.tailnet.identity)
+        self._opened.append(Database.open(self.database))
+        store = Store(self._opened[-1], self.tailnet.identity)
         pods = Pods(
             self.engine,
             self.machine,
@@ -149,11 +156,19 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+def lives(tmp_path: Path) -> Iterator[Agent]:
+    """A control plane that a test builds and runs by itself, as often as it likes."""
     it = Agent(tmp_path / "state.db")
-    it.build()
+    yield it
+    it.close()
+
+
+@pytest.fixture
+async def agent(lives: Agent) -> AsyncIterator[Agent]:
+    """One that runs."""
+    lives.build()
     async with anyio.create_task_group() as tasks:
-        it.jobs.run_in(tasks)
-        it.sidecars.run_in(tasks)
-        yield it
+        lives.jobs.run_in(tasks)
+        lives.sidecars.run_in(tasks)
+        yield lives
         tasks.cancel_scope.cancel()

@@ -98,33 +98,30 @@ async def _life(agent: Agent, *, kill_at: int | None, doing: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kill_at", range(1, 15))
-async def test_killed_at_every_step_of_creation_it_is_whole_or_gone(tmp_path: Path, kill_at: int) -> None:
-    agent = Agent(tmp_path / "state.db")
-    await _life(agent, kill_at=kill_at, doing="start")
-    await _life(agent, kill_at=None, doing="settle")
-    record = agent.store.get("alpha")
+async def test_killed_at_every_step_of_creation_it_is_whole_or_gone(lives: Agent, kill_at: int) -> None:
+    await _life(lives, kill_at=kill_at, doing="start")
+    await _life(lives, kill_at=None, doing="settle")
+    record = lives.store.get("alpha")
     assert record is not None and not record.starting and record.error is None
-    assert len(agent.engine.by_name) == 3
-    assert all(container.running for container in agent.engine.by_name.values())
-    assert [node.name for node in await agent.tailnet.nodes()] == ["alpha"]
-    assert await agent.tailnet.unused_keys() == []
-    await _life(agent, kill_at=None, doing="delete")
-    await _assert_nothing_is_left(agent)
+    assert len(lives.engine.by_name) == 3
+    assert all(container.running for container in lives.engine.by_name.values())
+    assert [node.name for node in await lives.tailnet.nodes()] == ["alpha"]
+    assert await lives.tailnet.unused_keys() == []
+    await _life(lives, kill_at=None, doing="delete")
+    await _assert_nothing_is_left(lives)
 
 
 @pytest.mark.parametrize("kill_at", range(1, 13))
-async def test_killed_at_every_step_of_deletion_it_is_gone(tmp_path: Path, kill_at: int) -> None:
-    agent = Agent(tmp_path / "state.db")
-    await _life(agent, kill_at=None, doing="start")
-    await _life(agent, kill_at=kill_at, doing="delete")
-    await _life(agent, kill_at=None, doing="settle")
-    await _assert_nothing_is_left(agent)
+async def test_killed_at_every_step_of_deletion_it_is_gone(lives: Agent, kill_at: int) -> None:
+    await _life(lives, kill_at=None, doing="start")
+    await _life(lives, kill_at=kill_at, doing="delete")
+    await _life(lives, kill_at=None, doing="settle")
+    await _assert_nothing_is_left(lives)
 
 
-async def test_the_walks_above_cover_every_checkpoint(tmp_path: Path) -> None:
-    agent = Agent(tmp_path / "state.db")
-    assert len(await _life(agent, kill_at=None, doing="start")) <= 14
-    assert len(await _life(agent, kill_at=None, doing="delete")) <= 12
+async def test_the_walks_above_cover_every_checkpoint(lives: Agent) -> None:
+    assert len(await _life(lives, kill_at=None, doing="start")) <= 14
+    assert len(await _life(lives, kill_at=None, doing="delete")) <= 12
 
 
 async def _assert_nothing_is_left(agent: Agent) -> None:
