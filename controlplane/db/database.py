@@ -23,22 +23,26 @@ class Database:
     @classmethod
     def open(cls, path: Path | None) -> "Database":
         """Open or make it; None is a database in memory. StateError says what to do with one that cannot be used."""
-        try:
-            connection = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=5)
-            if path is not None:
-                path.chmod(0o600)
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            if (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(verdict)
-        except sqlite3.DatabaseError as exc:
-            raise StateError(
-                f"{path} is damaged ({exc}); move it away and start again: the workspaces are found by their labels."
-            ) from exc
-        database = cls(connection)
-        database._migrate(path)
+        with contextlib.ExitStack() as if_it_fails:
+            try:
+                connection = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=5)
+                if_it_fails.callback(connection.close)
+                if path is not None:
+                    path.chmod(0o600)
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                if (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise sqlite3.DatabaseError(verdict)
+            except sqlite3.DatabaseError as exc:
+                raise StateError(
+                    f"{path} is damaged ({exc}); move it away and start again: the workspaces are found by their "
+                    "labels."
+                ) from exc
+            database = cls(connection)
+            database._migrate(path)
+            if_it_fails.pop_all()
         return database
 
     def _migrate(self, path: Path | None) -> None:
