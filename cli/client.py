@@ -27,6 +27,8 @@ READ_SECONDS: Final = 60.0
 """For answers that need no long work. Starts, stops and deletions have no bound."""
 CHUNK: Final = 1 << 18
 ANSWER_LIMIT: Final = 64 << 20
+NO_SUCH_ROUTE: Final = ("There is no POST /rpc/", "There is no WebSocket at ", "There is no GET /")
+"""How a control plane begins its answer where it has no such procedure, and not where there is no such workspace."""
 
 
 class Empty(Wire, frozen=True):
@@ -95,7 +97,7 @@ class Client:
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(total)}
             status, answer = self._exchange("PUT", f"/uploads/{upload_id}", chunks(), headers, READ_SECONDS)
         if status >= 300:
-            raise self._refusal(status, answer)
+            raise self.refusal(status, answer)
 
     def headers(self) -> dict[str, str]:
         """What every request carries."""
@@ -169,18 +171,19 @@ class Client:
 
     def _decoded(self, status: int, answer: bytes, output: type[T]) -> T:
         if status >= 300:
-            raise self._refusal(status, answer)
+            raise self.refusal(status, answer)
         try:
             return msgspec.json.decode(msgspec.json.decode(answer, type=_Answer).json, type=output)
         except msgspec.DecodeError as exc:
             raise self._not_understood(f"its answer cannot be read: {exc}") from exc
 
-    def _refusal(self, status: int, answer: bytes) -> CliError:
+    def refusal(self, status: int, answer: bytes) -> CliError:
+        """What an answer that is no success says."""
         try:
             error = msgspec.json.decode(msgspec.json.decode(answer, type=_Answer).json, type=WireError)
         except msgspec.DecodeError:
             return self._not_understood(f"it says HTTP {status}")
-        if error.code == ErrorCode.NOT_FOUND and error.message.startswith("There is no POST /rpc/"):
+        if error.code == ErrorCode.NOT_FOUND and error.message.startswith(NO_SUCH_ROUTE):
             return self._not_understood("it has no such procedure")
         if status == 401 and config.token(self.target) is None:
             return NotAuthorised(

@@ -6,18 +6,14 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgspec
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection
 
-from cli.client import CONNECT_SECONDS, Client
+from cli.client import Client
 from cli.errors import CliError, Lost, NotAuthorised
+from cli.sockets import UNKNOWN_TOKEN, is_not_authorised, opened
 from protocol.events import Event, Snapshot, event_decoder
 
-NOT_AUTHORISED: Final = 4001
-UNKNOWN_TOKEN: Final = (
-    "The agent does not accept this token; `perry agent token` on its machine prints its own, give it in PERRY_TOKEN."
-)
-CLOSE_SECONDS: Final = 0.2
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 2.0
 PATIENCE: Final = 300.0
@@ -63,7 +59,7 @@ class Events:
         except ConnectionClosed as exc:
             self._socket = None
             self._open.close()
-            if exc.rcvd is not None and exc.rcvd.code == NOT_AUTHORISED:
+            if is_not_authorised(exc):
                 raise NotAuthorised(UNKNOWN_TOKEN) from exc
             self._lost_at, self._pause, self._next_try = time.monotonic(), FIRST_PAUSE, 0.0
             return None
@@ -93,23 +89,5 @@ class Events:
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _connect(self) -> ClientConnection:
-        target = self._client.target
-        url = ("ws" + target.url.removeprefix("http")) + "/events"
-        if self._epoch is not None:
-            url += f"?epoch={self._epoch}&after={self._seq}"
-        try:
-            manager = connect(
-                url,
-                legacy=False,
-                additional_headers=self._client.headers(),
-                proxy=None,
-                open_timeout=CONNECT_SECONDS,
-                close_timeout=CLOSE_SECONDS,
-                max_size=64 << 20,
-                compression=None,
-            )
-            return self._open.enter_context(manager)
-        except InvalidStatus as exc:
-            if exc.response.status_code in (401, 403):
-                raise NotAuthorised(UNKNOWN_TOKEN) from exc
-            raise
+        place = f"?epoch={self._epoch}&after={self._seq}" if self._epoch is not None else ""
+        return self._open.enter_context(opened(self._client, f"/events{place}"))

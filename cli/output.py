@@ -57,14 +57,6 @@ def error(text: str) -> None:
     print(f"{styled('Error:', 'red', sys.stderr)} {clean(text)}", file=sys.stderr)
 
 
-def raw(stdout: str, stderr: str) -> None:
-    """A command's output, as it came."""
-    sys.stdout.write(stdout)
-    sys.stdout.flush()
-    sys.stderr.write(stderr)
-    sys.stderr.flush()
-
-
 def data(value: Any) -> None:
     """A wire value as JSON on stdout."""
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
