@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logs": ("cli.commands.logs", "Show what a workspace and its sidecar log."),
     "delete": ("cli.commands.delete", "Delete a workspace with all of its files."),
     "ssh": ("cli.commands.ssh", "Open a shell in a workspace, or run a command there, by ssh."),
+    "ssh-config": ("cli.commands.ssh_config", "Make every workspace a host of ssh on this device."),
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
     "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),
     "config": ("cli.commands.config", "Set up perry: which agent it speaks to."),
@@ -29,8 +30,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 ALIASES: Final = {"ls": "list", "rm": "delete", "remove": "delete"}
 
-MODULE_NAMES: Final = {"list": "list_", "exec": "exec_"}
-"""Where the command's name is a built-in's."""
+MODULE_NAMES: Final = {"list": "list_", "exec": "exec_", "ssh-config": "ssh_config"}
+"""Where the command's name cannot be a function's, or is a built-in's."""
 
 
 class Commands(click.Group):

@@ -7,6 +7,7 @@ import msgspec
 
 from cli import output
 from cli.client import Client
+from cli.commands import ssh_config
 from cli.commands.parameters import as_json, workspace_name
 from cli.errors import Refused
 from protocol.workspaces import DeleteWorkspace, UnsavedWork
@@ -36,6 +37,7 @@ def delete(name: str, force: bool, as_json: bool) -> None:
         if not click.confirm(f"Delete {name} and lose it?", err=True):
             raise Refused(f"{name} was not deleted.") from exc
         _delete(client, name, True)
+    ssh_config.refresh(client)
     if as_json:
         output.data({"name": name, "deleted": True})
     else:

@@ -26,9 +26,15 @@ KNOWN_HOSTS = "ssh/workspaces"
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "-A",
+    "--forward-agent",
+    is_flag=True,
+    help="Let what runs in the workspace use the keys of this device's ssh agent, for as long as the connection lasts.",
+)
 @workspace_name
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(name: str, command: tuple[str, ...]) -> NoReturn:
+def ssh(forward_agent: bool, name: str, command: tuple[str, ...]) -> NoReturn:
     """Open a shell in a workspace, or run COMMAND there, by the ssh of this machine.
 
     Options of ssh may stand between NAME and COMMAND, such as -L 3000:localhost:3000.
@@ -45,8 +51,12 @@ def ssh(name: str, command: tuple[str, ...]) -> NoReturn:
     program = shutil.which("ssh")
     if program is None:
         raise CliError(f"There is no ssh client here; install openssh-client, or use `perry exec {name} -- …`.")
+    if forward_agent:
+        _must_have_an_agent()
     known_hosts = _write_known_hosts(client.target.folder, workspace)
     options, host = _route(client, workspace)
+    if forward_agent:
+        options = [*options, "-A"]
     # After "--", ssh takes all that follows the host as the command; else options may come first. Ours win.
     ends = command[:1] == ("--",)
     operands = ["--", host, *command[1:]] if ends else [host, *command]
@@ -54,6 +64,15 @@ def ssh(name: str, command: tuple[str, ...]) -> NoReturn:
         os.execv(program, ["ssh", *_common(name, known_hosts), *options, "-l", USER, *operands])
     except OSError as exc:
         raise CliError(f"{program} cannot be run ({exc.strerror}); use `perry exec {name} -- …`.") from exc
+
+
+def _must_have_an_agent() -> None:
+    """NotReady where there is none to forward: ssh would say nothing, and a push would fail much later."""
+    agent = os.environ.get("SSH_AUTH_SOCK")
+    if not agent:
+        raise NotReady("There is no ssh agent to forward (SSH_AUTH_SOCK is not set); `eval $(ssh-agent)` starts one.")
+    if not os.path.exists(agent):
+        raise NotReady(f"The ssh agent at {agent} is gone; `eval $(ssh-agent)` starts another.")
 
 
 def _common(name: str, known_hosts: Path) -> list[str]:
@@ -82,7 +101,7 @@ def _route(client: Client, workspace: Workspace) -> tuple[list[str], str]:
     key = target.folder / SSH_KEY
     if target.local and os.access(key, os.R_OK):
         options = ["-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(workspace.ports.ssh)]
-        return options, _published_at(client)
+        return options, published_at(client)
     if target.local and key.exists():
         raise NotReady(f"{key} cannot be read; run this as the person who runs the agent.")
     why = f" ({workspace.tailnet.error})" if workspace.tailnet.error else ""
@@ -130,23 +149,29 @@ def _ssh_answers(address: str) -> bool:
         return False
 
 
-def _published_at(client: Client) -> str:
+def published_at(client: Client) -> str:
     """The address that ssh ports are published on, as this machine reaches it."""
     items = client.call("config.get", Config).items
     bind = next((str(item.value) for item in items if item.key == "ssh.bind"), "127.0.0.1")
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(bind, bind)
 
 
-def _write_known_hosts(folder: Path, workspace: Workspace) -> Path:
-    """The workspace's host keys, as the control plane knows them, under its name. Replaced at once and whole."""
+def host_keys(workspace: Workspace) -> list[str]:
+    """Its host keys, each of which is one. CliError for anything else, which could be a line about another host."""
     for key in workspace.ssh_host_keys:
         if not HOST_KEY.fullmatch(key):
             raise CliError(f"The agent gave a host key of {workspace.name} that is none: {output.clean(key)[:80]!r}.")
+    return workspace.ssh_host_keys
+
+
+def _write_known_hosts(folder: Path, workspace: Workspace) -> Path:
+    """The workspace's host keys, as the control plane knows them, under its name. Replaced at once and whole."""
+    keys = host_keys(workspace)
     file = folder / KNOWN_HOSTS / workspace.name
     partial = file.with_name(f".{workspace.name}.{os.getpid()}")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial.write_text("".join(f"{workspace.name} {key}\n" for key in workspace.ssh_host_keys))
+        partial.write_text("".join(f"{workspace.name} {key}\n" for key in keys))
         partial.replace(file)
     except OSError as exc:
         raise CliError(f"The host keys cannot be written to {file} ({exc.strerror}); mend that folder.") from exc

@@ -11,6 +11,7 @@ import click
 
 from cli import output
 from cli.client import Client
+from cli.commands import ssh_config
 from cli.commands.parameters import Memory, as_json, workspace_name
 from cli.errors import CliError, Interrupted, Lost, NotReachable
 from cli.steps import FRAME_SECONDS, View, view
@@ -85,6 +86,7 @@ def start(
     began = time.monotonic()
     workspace = _follow(client, wanted, view(sys.stderr if as_json else sys.stdout))
     failed = workspace.startup is not None and workspace.startup.state is StartupState.FAILED
+    ssh_config.refresh(client)
     if as_json:
         output.data(workspace)
     elif not failed:

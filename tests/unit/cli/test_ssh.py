@@ -72,6 +72,24 @@ def test_after_two_dashes_all_is_the_command(local: FakeAgent) -> None:
 
 
 @pytest.mark.usefixtures("program")
+def test_the_persons_agent_is_forwarded_when_asked(
+    local: FakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path))
+    assert "-A" in json.loads(run("-A", "alpha").stdout)
+    assert "-A" not in json.loads(run("alpha").stdout)
+
+
+@pytest.mark.parametrize(("agent_socket", "says"), [("", "SSH_AUTH_SOCK is not set"), ("/nowhere", "is gone")])
+@pytest.mark.usefixtures("program")
+def test_no_agent_to_forward(local: FakeAgent, monkeypatch: pytest.MonkeyPatch, agent_socket: str, says: str) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent_socket)
+    done = run("-A", "alpha")
+    assert done.returncode == 7
+    assert says in done.stderr and "ssh-agent" in done.stderr
+
+
+@pytest.mark.usefixtures("program")
 def test_a_real_ssh_would_take_these_options(local: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
     given = json.loads(run("alpha").stdout)
     real = subprocess.run(
