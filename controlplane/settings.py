@@ -49,8 +49,12 @@ class NetworkSettings(Section, frozen=True):
 class TailnetSettings(Section, frozen=True):
     """Which tailnet the workspaces join."""
 
-    provider: Literal["embedded", "none"] = "embedded"
-    """``embedded`` brings a coordinator of its own; ``none`` does without a tailnet."""
+    provider: Literal["embedded", "tailscale", "headscale", "none"] = "embedded"
+    """``embedded`` brings a coordinator of its own; ``tailscale`` and ``headscale`` are yours; ``none`` has none."""
+    credential_file: str = ""
+    """File, for its owner alone, with an OAuth client's secret, an API key or an auth key of your own tailnet."""
+    url: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/\s]+/?)?$")] = ""
+    """Address of your headscale, as devices are told it."""
     address: str = ""
     """Address of this machine that devices reach the embedded coordinator at; found where empty."""
     port: Port = 7390
@@ -63,7 +67,7 @@ class AuthSettings(Section, frozen=True):
     """Who may use the control plane and log in to workspaces."""
 
     owners: tuple[str, ...] = ()
-    """Log-in names on the tailnet; the embedded tailnet's own user where empty."""
+    """Log-in names on the tailnet. Where empty, the embedded tailnet's own user; on your own tailnet, nobody."""
     allowed_hosts: tuple[str, ...] = ()
     """More names that a request may carry in ``Host``, besides this machine's loopback names and ``perry``."""
 

@@ -4,10 +4,12 @@ Its answers are of gRPC's JSON mapping: camelCase, ids as decimal strings, times
 answered with varies (404, or 500 with "not found"), so both mean that it is gone already.
 """
 
+import ssl
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import httpx
 
 from controlplane.errors import TailnetError, TailnetUnavailable
@@ -15,21 +17,46 @@ from controlplane.ports import AuthKey, Node
 
 TIMEOUT = httpx.Timeout(10, connect=3)
 
+API_KEY_PREFIX = 12
+"""So many characters of a key are its name, and no secret."""
+
 CLIENT_VERSION = "113"
 """Any version of the protocol that it knows; this is Tailscale 1.80's, its oldest."""
 
 
+TRY_AGAIN = frozenset({429, 502, 503, 504})
+"""What a proxy in front of it says in passing. Its own 500 is for good."""
+
+LONGEST_PAUSE = 5.0
+
+
 class Refused(TailnetError):
-    """The API key is wrong or has expired; for the adapter, which has a new one made."""
+    """The API key is wrong or has expired; for the adapter, which knows what to do."""
 
 
 class HeadscaleApi:
-    """One headscale. ``url`` and ``key`` may change at any time; calls under way end with those they began with."""
+    """One headscale. ``url`` and ``key`` may change at any time; calls under way end with those they began with.
 
-    def __init__(self, url: str = "", key: str = "", *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    What may pass is asked ``attempts`` times, with pauses that begin at ``pause`` seconds. TLS trusts what this machine
+    does.
+    """
+
+    def __init__(
+        self,
+        url: str = "",
+        key: str = "",
+        *,
+        attempts: int = 1,
+        pause: float = 0.5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.url = url
         self.key = key
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, transport=transport)
+        self._attempts = attempts
+        self._pause = pause
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT, trust_env=False, transport=transport, verify=ssl.create_default_context()
+        )
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -60,6 +87,16 @@ class HeadscaleApi:
         missing = answer.status_code == 404 or (answer.status_code == 500 and "not found" in answer.text)
         if missing and gone is not None:
             return gone
+        if answer.status_code in TRY_AGAIN:
+            raise TailnetUnavailable(
+                f"The tailnet's coordinator at {self.url} is not well ({_said(answer)}); "
+                "`perry tailnet status` shows how it stands."
+            )
+        if answer.is_redirect:
+            raise TailnetError(
+                f"What answers at {self.url} sends us to {answer.headers.get('location', 'elsewhere')}; "
+                "set tailnet.url to the address of headscale itself."
+            )
         if answer.is_error:
             raise TailnetError(f"The tailnet's coordinator refused: {_said(answer)}")
         try:
@@ -76,20 +113,59 @@ class HeadscaleApi:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
+        attempt = 1
+        while True:
+            answer = await self._attempt(method, url, body, query, headers, last=attempt >= self._attempts)
+            if answer is not None and (answer.status_code not in TRY_AGAIN or attempt >= self._attempts):
+                return answer
+            await anyio.sleep(_pause(answer, self._pause * 2 ** (attempt - 1)))
+            attempt += 1
+
+    async def _attempt(
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        *,
+        last: bool,
+    ) -> httpx.Response | None:
+        """None where nobody answered, and another attempt is to come."""
         try:
             return await self._client.request(method, url, json=body, params=query, headers=headers)
         except httpx.HTTPError as exc:
+            if (reason := _untrusted(exc)) is not None:
+                raise TailnetUnavailable(
+                    f"The certificate of {self.url} is not trusted ({reason}); have its authority among this machine's "
+                    "(/usr/local/share/ca-certificates, then `sudo update-ca-certificates`)."
+                ) from exc
+            if not last:
+                return None
             raise TailnetUnavailable(
                 f"The tailnet's coordinator at {self.url} does not answer; `perry tailnet status` shows how it stands."
             ) from exc
 
     async def user_id(self, name: str) -> str:
         """The id of a user, who is made where missing."""
-        users = (await self._call("GET", "/user"))["users"]
-        for user in users:
+        for user in await self.users():
             if user["name"] == name:
                 return str(user["id"])
         return str((await self._call("POST", "/user", body={"name": name}))["user"]["id"])
+
+    async def users(self) -> list[dict[str, Any]]:
+        """As they stand in the answer; :func:`login_of` has the name that WhoIs gives them."""
+        listed: list[dict[str, Any]] = (await self._call("GET", "/user")).get("users", [])
+        return listed
+
+    async def key_expiry(self) -> datetime | None:
+        """When our API key expires; None where it does not, or cannot be found."""
+        prefix = self.key.removeprefix("hskey-api-")[:API_KEY_PREFIX]
+        for key in (await self._call("GET", "/apikey")).get("apiKeys", []):
+            # It shows as hskey-api-PREFIX-***, and did as PREFIX alone.
+            if prefix in str(key.get("prefix")) and key.get("expiration"):
+                return _time(key["expiration"])
+        return None
 
     async def mint_key(self, *, user: str | None, tags: Sequence[str], seconds: int) -> AuthKey:
         """A key for one node. A tagged one has no user."""
@@ -133,25 +209,50 @@ class HeadscaleApi:
 
 def usable(key: Mapping[str, Any], now: datetime) -> bool:
     """Whether a listed key could still enrol a node."""
-    return not key.get("used") and datetime.fromisoformat(key["expiration"].replace("Z", "+00:00")) > now
+    return not key.get("used") and _time(key["expiration"]) > now
+
+
+def login_of(user: Mapping[str, Any]) -> str:
+    """A user's log-in name as WhoIs has it (hscontrol/types, User.Username)."""
+    return str(user.get("email") or user.get("name") or user.get("providerId") or user.get("id") or "")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _node(node: Mapping[str, Any]) -> Node:
     tags = tuple(node.get("tags") or node.get("forcedTags") or ())
-    user = (node.get("user") or {}).get("name")
     expiry = node.get("expiry")
     expired = False
     if expiry and not expiry.startswith("0001"):
-        expired = datetime.fromisoformat(expiry.replace("Z", "+00:00")) < datetime.now(UTC)
+        expired = _time(expiry) < datetime.now(UTC)
     return Node(
         id=str(node["id"]),
         name=node.get("givenName") or node["name"],
         ips=tuple(node.get("ipAddresses") or ()),
         online=bool(node.get("online")),
         tags=tags,
-        user=None if tags else user,
+        user=None if tags else login_of(node.get("user") or {}) or None,
         expired=expired,
     )
+
+
+def _pause(answer: httpx.Response | None, otherwise: float) -> float:
+    try:
+        return min(float(answer.headers["retry-after"]), LONGEST_PAUSE) if answer is not None else otherwise
+    except (KeyError, ValueError):
+        return otherwise
+
+
+def _untrusted(error: BaseException) -> str | None:
+    """Why a certificate is not trusted, where that is what went wrong."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _said(answer: httpx.Response) -> str:
