@@ -1,6 +1,6 @@
 """The application: every route, what stands around them, and what they work on. No globals; wiring brings it all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -27,6 +27,7 @@ from controlplane.system.requests import Requests
 from controlplane.system.service import Agent
 from controlplane.tailnet import routes as tailnet
 from controlplane.tailnet.service import TailnetService
+from controlplane.wake import routes as wake
 from controlplane.workspaces import routes as workspaces
 from controlplane.workspaces.uploads import UploadFolder
 
@@ -79,6 +80,7 @@ def create_app(services: Services) -> Litestar:
             events.route(services.bus, services.workspaces.last_seen, services.tokens),
             commands.route(services.commands, services.tokens),
             workspaces.upload_route(services.uploads),
+            wake.wake_route(),
         ],
         guards=[guard],
         exception_handlers=HANDLERS,
@@ -88,7 +90,17 @@ def create_app(services: Services) -> Litestar:
     )
 
 
-def listener(app: Litestar, *, requests: Requests, resolver: Resolver, allowed_hosts: Sequence[str] = ()) -> App:
-    """The application as one listener serves it. ``resolver`` is whom that listener trusts."""
-    door = Door(cast(App, app), resolver=resolver, allowed_hosts=tuple(allowed_hosts))
+def listener(
+    app: Litestar,
+    *,
+    requests: Requests,
+    resolver: Resolver,
+    allowed_hosts: Sequence[str] = (),
+    names: Callable[[], Collection[str]] = tuple,
+) -> App:
+    """The application as one listener serves it. ``resolver`` is whom that listener trusts.
+
+    ``names`` are hosts that requests may mean besides ``allowed_hosts``, as they are now.
+    """
+    door = Door(cast(App, app), resolver=resolver, allowed_hosts=tuple(allowed_hosts), names=names)
     return requests.around(door)

@@ -10,6 +10,7 @@
     ├── OutOfSpace                 INSUFFICIENT_STORAGE   no space is left in the config folder
     ├── NotReady                   PRECONDITION_FAILED    something must be done first (an image built …)
     ├── TookTooLong                TIMEOUT
+    ├── NotYet                     NOT_IMPLEMENTED        a later Perry does it
     ├── StepFailed                 INTERNAL_SERVER_ERROR  a step of a start failed; the message says which and why
     │   └── CloneFailed            BAD_REQUEST            git's own words
     ├── EngineError                BAD_GATEWAY            Docker refused or failed
@@ -98,6 +99,12 @@ class TookTooLong(PerryError):
     """A bound on time was reached."""
 
     code = ErrorCode.TIMEOUT
+
+
+class NotYet(PerryError):
+    """What a later version does."""
+
+    code = ErrorCode.NOT_IMPLEMENTED
 
 
 class StepFailed(PerryError):

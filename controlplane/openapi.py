@@ -138,6 +138,14 @@ def _plain_paths(of: dict[str, Any]) -> dict[str, Any]:
             "Metrics in Prometheus' text format.", {"description": "Metrics.", "content": {"text/plain": {}}}
         ),
         "/schema": _get("This document.", {"description": "OpenAPI 3.1.", "content": {_JSON: {}}}),
+        "/hooks/wake": {
+            "post": {
+                "operationId": "wake",
+                "summary": "Wake a person's assistant. It answers NOT_IMPLEMENTED for now.",
+                "responses": {"default": error},
+                "x-right": Right.WAKE.value,
+            }
+        },
         "/uploads/{id}": {
             "put": {
                 "operationId": "uploads.put",

@@ -2,11 +2,16 @@
 
 from enum import StrEnum
 
+import msgspec
+
 from protocol.wire import Wire
 
 
 class IdentityKind(StrEnum):
-    """How a caller was recognised. ``anonymous`` may read the health of the server, and nothing else."""
+    """How a caller was recognised. ``anonymous`` may read the health of the server, and nothing else.
+
+    ``owner``, ``workspace`` and ``node`` (any other device) come from the tailnet.
+    """
 
     TOKEN = "token"
     OWNER = "owner"
@@ -16,12 +21,18 @@ class IdentityKind(StrEnum):
 
 
 class WhoAmI(Wire, frozen=True):
-    """Output of ``auth.whoami``. ``login`` and ``node`` come from the tailnet."""
+    """Output of ``auth.whoami``. All but ``kind`` and ``may`` comes from the tailnet.
+
+    ``node`` is the device's full name; ``capabilities`` are the names of those that its policy grants.
+    """
 
     kind: IdentityKind
     may: list[str]
     login: str | None = None
     node: str | None = None
+    workspace: str | None = None
+    tags: list[str] = msgspec.field(default_factory=list)
+    capabilities: list[str] = msgspec.field(default_factory=list)
 
 
 class AuthFrame(Wire, frozen=True, tag="auth", tag_field="type"):

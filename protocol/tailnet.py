@@ -16,6 +16,15 @@ class TailnetNode(Wire, frozen=True):
     workspace: str | None = None
 
 
+class GatewayStatus(Wire, frozen=True):
+    """The control plane's own place on the tailnet: `http://<name>`. ``error`` says what is in the way."""
+
+    name: str
+    online: bool
+    ips: list[str]
+    error: str | None = None
+
+
 class TailnetStatus(Wire, frozen=True):
     """Output of ``tailnet.status``.
 
@@ -31,6 +40,7 @@ class TailnetStatus(Wire, frozen=True):
     domain: str | None = None
     error: str | None = None
     warning: str | None = None
+    gateway: GatewayStatus | None = None
 
 
 class JoinCommand(Wire, frozen=True):

@@ -1,5 +1,7 @@
 """Stands in front of the application, one for each listener: no request and no WebSocket comes in around it."""
 
+from collections.abc import Callable, Collection
+
 from controlplane.asgi import IDENTITY, App, Receive, Scope, Send
 from controlplane.auth.headers import check_origin, normal_host
 from controlplane.auth.identity import ANONYMOUS, Identity
@@ -15,12 +17,20 @@ OPEN = "/health"
 class Door:
     """Refuses what comes from a foreign page or under a foreign name, and says who everybody else is.
 
-    ``resolver`` is what this listener trusts. A WebSocket without credentials is let in as ANONYMOUS: its route asks
-    for a token in the first frame.
+    ``resolver`` is what this listener trusts; ``names`` are more hosts that a request may mean, as they are now. A
+    WebSocket without credentials is let in as ANONYMOUS: its route asks for a token in the first frame.
     """
 
-    def __init__(self, app: App, *, resolver: Resolver, allowed_hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        resolver: Resolver,
+        allowed_hosts: tuple[str, ...] = (),
+        names: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._app = app
+        self._names = names
         self._resolver = resolver
         self._allowed = frozenset(normal_host(host) for host in allowed_hosts)
 
@@ -37,7 +47,8 @@ class Door:
 
     def _admit(self, scope: Scope) -> Identity:
         server = scope.get("server")
-        check_origin(scope["headers"], allowed=self._allowed, arrived_at=server[0] if server else None)
+        allowed = self._allowed.union(normal_host(name) for name in self._names())
+        check_origin(scope["headers"], allowed=allowed, arrived_at=server[0] if server else None)
         try:
             identity = self._resolver.identify(scope["headers"])
         except NotAuthenticated:

@@ -21,4 +21,7 @@ async def whoami(_: Nothing, identity: Identity) -> WhoAmI:
         may=sorted(right.value for right in rights(identity)),
         login=identity.login,
         node=identity.node,
+        workspace=identity.workspace,
+        tags=list(identity.tags),
+        capabilities=list(identity.capabilities),
     )

@@ -118,6 +118,7 @@ class Requests:
                     "status": status,
                     "ms": round(seconds * 1000, 1),
                     "identity": identity.kind.value,
+                    **({"who": who} if (who := " on ".join(filter(None, (identity.login, identity.node)))) else {}),
                 }
             },
         )

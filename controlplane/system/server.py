@@ -1,8 +1,10 @@
 """The HTTP server, which ends gracefully: WebSockets are closed with 1001, running requests get time to finish."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -15,6 +17,8 @@ from controlplane.system.requests import Requests
 
 GRACE: Final = 10.0
 """Seconds that running requests have after the stop."""
+
+CONTROL_SOCKET: Final = "control.sock"
 
 _FRAME_LIMIT = 1 << 20
 _LAST_WORDS = 2.0
@@ -33,6 +37,34 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartupError(
             f"{host}:{port} cannot be listened on ({exc.strerror}); free it, or choose others with PERRY_HOST and "
             "PERRY_PORT."
+        ) from exc
+    return listener
+
+
+def listen_in(folder: Path) -> socket.socket:
+    """A unix socket ``control.sock`` in a folder that its owner alone may enter. StartupError where it cannot be had.
+
+    One that an earlier process left is replaced: the lock on the config folder says that it serves nobody.
+    """
+    file = folder / CONTROL_SOCKET
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # By the handle: it is this folder that is made private and used, also where its path is long.
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(handle, 0o700)
+            file.unlink(missing_ok=True)
+            listener.bind(f"/proc/self/fd/{handle}/{CONTROL_SOCKET}")
+            file.chmod(0o600)
+        finally:
+            os.close(handle)
+        listener.listen(128)
+    except OSError as exc:
+        listener.close()
+        raise StartupError(
+            f"{file}, on which the gateway reaches the control plane, cannot be made ({exc.strerror}); mend that "
+            "folder, or name another one on an ordinary file system with PERRY_CONFIG_DIR."
         ) from exc
     return listener
 

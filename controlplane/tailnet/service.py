@@ -1,17 +1,25 @@
 """The use cases of ``perry tailnet``."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from controlplane.errors import TailnetError
 from controlplane.ports import Tailnet
-from protocol.tailnet import JoinCommand, TailnetNode, TailnetStatus
+from protocol.tailnet import GatewayStatus, JoinCommand, TailnetNode, TailnetStatus
 
 
 class TailnetService:
-    """``node_owners`` gives pairs of a node's id and the name of the workspace that it is."""
+    """``node_owners`` gives pairs of a node's id and the name of the workspace that it is; ``gateway`` says how the
+    control plane's own node stands."""
 
-    def __init__(self, tailnet: Tailnet, owners: Sequence[str], node_owners: Callable[[], dict[str, str]]) -> None:
+    def __init__(
+        self,
+        tailnet: Tailnet,
+        owners: Sequence[str],
+        node_owners: Callable[[], dict[str, str]],
+        gateway: Callable[[], GatewayStatus | None] = lambda: None,
+    ) -> None:
+        self._gateway = gateway
         self._tailnet = tailnet
         self._owners = owners
         self._node_owners = node_owners
@@ -39,6 +47,7 @@ class TailnetService:
                     )
                     for node in sorted(found, key=lambda node: node.name)
                 ]
+        unknown = await strangers(self._tailnet, self._owners)
         return TailnetStatus(
             provider=info.provider,
             ready=self._tailnet.joins and error is None,
@@ -47,7 +56,8 @@ class TailnetService:
             control_url=info.control_url,
             domain=info.domain,
             error=error,
-            warning=info.warning,
+            warning=" ".join([*([info.warning] if info.warning else []), *unknown]) or None,
+            gateway=self._gateway(),
         )
 
     async def join(self) -> JoinCommand:
@@ -66,3 +76,21 @@ class TailnetService:
             environment={"TS_DEBUG_USE_DERP_HTTP": "1"} if url.startswith("http://") else {},
             notes=list(info.join_notes),
         )
+
+
+async def strangers(tailnet: Tailnet, owners: Collection[str]) -> list[str]:
+    """A sentence for each owner who is nobody on the tailnet; none where it cannot be asked."""
+    if not owners or not tailnet.joins:
+        return []
+    try:
+        users = await tailnet.users()
+    except TailnetError:
+        return []
+    if users is None:
+        return []
+    there = ", ".join(sorted(users)) or "nobody"
+    return [
+        f"auth.owners names {owner!r}, who is nobody on the tailnet; there is {there}."
+        for owner in owners
+        if owner not in users
+    ]

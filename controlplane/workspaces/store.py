@@ -53,6 +53,12 @@ class Store:
         rows = self._db.rows("SELECT * FROM workspaces WHERE name = ?", (name,))
         return _record(rows[0]) if rows else None
 
+    def name_of_node(self, node_id: str) -> str | None:
+        """The workspace whose node this is on the tailnet that is configured."""
+        where = "node_id = ? AND tailnet = ? AND desired != ?"
+        rows = self._db.rows(f"SELECT name FROM workspaces WHERE {where}", (node_id, self.tailnet, Desired.DELETED))
+        return str(rows[0]["name"]) if rows else None
+
     def reserve(
         self,
         name: str,

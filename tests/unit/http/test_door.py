@@ -242,8 +242,13 @@ class _Says:
 
 
 async def test_trust_follows_the_listener(surface: Surface) -> None:
-    """The same routes, on a listener that knows its callers: a node may ask who it is, and no more."""
-    node = Identity(kind=IdentityKind.NODE, login="guest@", node="laptop")
+    """The same routes, on a listener that knows its callers: a tagged node may ask who it is, and others nothing."""
+    guest = surface.listener(_Says(Identity(kind=IdentityKind.NODE, login="guest@", node="laptop")))
+    status, found = await knock(surface, [HOST, TYPE], path="/rpc/auth/whoami", app=guest)
+    assert (status, found["code"]) == (403, "FORBIDDEN")
+    assert "recognised as guest@, on laptop" in found["message"]
+    assert (await knock(surface, [HOST], path="/health", method="GET", app=guest))[0] == 200
+    node = Identity(kind=IdentityKind.NODE, tags=("tag:ci",), node="laptop")
     app = surface.listener(_Says(node))
     status, found = await knock(surface, [HOST, TYPE], path="/rpc/auth/whoami", app=app)
     assert (status, found["kind"], found["node"]) == (200, "node", "laptop")

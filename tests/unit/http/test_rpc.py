@@ -195,5 +195,5 @@ async def test_the_agent_tells_of_itself_and_answers_before_it_stops(
 async def test_who_am_i(client: httpx.AsyncClient) -> None:
     assert (await call(client, "auth.whoami", {})).json()["json"] == {
         "kind": "token",
-        "may": ["health", "manage", "whoami"],
+        "may": ["health", "manage", "wake", "whoami"],
     }

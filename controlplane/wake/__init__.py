@@ -1,0 +1,1 @@
+"""Wakes: how a workspace calls a person's assistant."""
