@@ -64,6 +64,9 @@ func startNode(s Settings, device tun.Device, report *Reporter, log *slog.Logger
 	if device != nil {
 		n.server.Tun = device
 	}
+	if err := n.leaveAnother(); err != nil {
+		return nil, fmt.Errorf("The place on another tailnet could not be given up: %w.", err)
+	}
 	key := n.key()
 	if !n.enrolled() {
 		// A node with a state of its own starts without the key: a wrong one would make it fail.
@@ -103,6 +106,33 @@ func (n *Node) enrolledFile() string { return filepath.Join(n.settings.StateDir,
 func (n *Node) enrolled() bool {
 	_, err := os.Stat(n.enrolledFile())
 	return err == nil
+}
+
+// firstTailnet is what an empty note of an earlier version means: there was no other.
+const firstTailnet = "embedded"
+
+// leaveAnother forgets a place on another tailnet than this one. Its node key is nothing here, and its cached network
+// map would make this node believe itself at home.
+func (n *Node) leaveAnother() error {
+	noted, err := os.ReadFile(n.enrolledFile())
+	if errors.Is(err, os.ErrNotExist) || n.settings.TailnetID == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	was := string(noted)
+	if was == "" {
+		was = firstTailnet
+	}
+	if was == n.settings.TailnetID {
+		return nil
+	}
+	n.log.Info("joining another tailnet than before", "before", was, "now", n.settings.TailnetID)
+	if err := os.RemoveAll(n.settings.nodeDir()); err != nil {
+		return err
+	}
+	return os.Remove(n.enrolledFile())
 }
 
 // Run follows the tailnet until the context ends, and joins anew whenever reenrol says so.
@@ -226,6 +256,9 @@ func (n *Node) publish(ctx context.Context) {
 		}
 		return
 	}
+	if n.actsForPerson(status) {
+		n.leave(ctx)
+	}
 	state, sentence := n.judge(status)
 	if state == stateRunning {
 		if err := n.settle(status); err != nil {
@@ -246,6 +279,32 @@ func (n *Node) publish(ctx context.Context) {
 			snap.NodeID = string(status.Self.ID)
 		}
 	})
+}
+
+// actsForPerson tells whether this node came with a key that lacks the tag, and so has become a device of a person: it
+// would be let in wherever that person is.
+func (n *Node) actsForPerson(status *ipnstate.Status) bool {
+	tag := n.settings.RequiredTag
+	if tag == "" || n.refusal != "" || status.BackendState != ipn.Running.String() || status.Self == nil {
+		return false
+	}
+	return status.Self.Tags == nil || !slices.Contains(status.Self.Tags.AsSlice(), tag)
+}
+
+// leave gives up a place that this node must not have. The device stays listed, expired, for its owner to remove.
+func (n *Node) leave(ctx context.Context) {
+	n.refusal = fmt.Sprintf("The auth key does not carry %s, so this %s would have become a device of a person; make a key with that tag, and remove the device %s from the tailnet.",
+		n.settings.RequiredTag, n.settings.what(), n.settings.Hostname)
+	n.keyInUse = false
+	n.log.Warn(n.refusal)
+	if err := n.client.Logout(ctx); err != nil {
+		n.log.Warn("the place without the tag could not be given up", "error", err)
+	}
+	for _, file := range []string{n.enrolledFile(), n.settings.keyFile()} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			n.log.Warn("what belongs to the place without the tag could not be removed", "error", err)
+		}
+	}
 }
 
 // judge names the state and, where there is something to do or to wait for, says it.
@@ -301,7 +360,7 @@ func (n *Node) settle(status *ipnstate.Status) error {
 	}
 	n.keyInUse = false
 	if !n.enrolled() {
-		if err := os.WriteFile(n.enrolledFile(), nil, 0o600); err != nil {
+		if err := os.WriteFile(n.enrolledFile(), []byte(n.settings.TailnetID), 0o600); err != nil {
 			return err
 		}
 	}

@@ -395,3 +395,63 @@ func TestProbe(t *testing.T) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 }
+
+func TestAPlaceOnAnotherTailnetIsGivenUp(t *testing.T) {
+	first, second := newCoordinator(t), newCoordinator(t)
+	settings := first.settings("alpha")
+	settings.TailnetID = firstTailnet
+	c := startSidecar(t, settings)
+	was := c.until("joined", joined)
+	c.stop()
+	// As a version left it that knew of one tailnet alone.
+	if err := os.WriteFile(filepath.Join(settings.StateDir, "enrolled"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := nodeKeys(first)
+
+	again := startSidecar(t, settings)
+	if now := again.until("joined again", joined); now.NodeID != was.NodeID {
+		t.Errorf("the same tailnet, and another place: %s, was %s", now.NodeID, was.NodeID)
+	}
+	again.stop()
+
+	settings.TailnetID, settings.ControlURL = "headscale", "http://"+second.address
+	other := startSidecar(t, settings)
+	other.until("joined elsewhere", joined)
+	if now := nodeKeys(second); now[0] == key[0] {
+		t.Error("it came with the key of the tailnet before")
+	}
+	other.stop()
+	if noted, _ := os.ReadFile(filepath.Join(settings.StateDir, "enrolled")); string(noted) != "headscale" {
+		t.Errorf("noted %q", noted)
+	}
+}
+
+func nodeKeys(c *coordinator) []string {
+	var keys []string
+	for _, node := range c.control.AllNodes() {
+		keys = append(keys, node.Key.String())
+	}
+	return keys
+}
+
+func TestANodeWithoutItsTagLeaves(t *testing.T) {
+	c := newCoordinator(t)
+	settings := c.settings("alpha")
+	settings.RequiredTag = "tag:perry-workspace"
+	giveKey(t, settings, "tskey-of-a-person")
+	s := startSidecar(t, settings)
+	last := s.until("failed", func(s Snapshot) bool { return s.State == stateFailed })
+	if !contains(last.Error, "does not carry tag:perry-workspace") || len(last.IPs) != 0 || last.NodeID != "" {
+		t.Errorf("%+v", last)
+	}
+	for _, name := range []string{"auth-key", "enrolled"} {
+		if _, err := os.Stat(filepath.Join(settings.StateDir, name)); !os.IsNotExist(err) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	time.Sleep(3 * tickWhileJoining / 2)
+	if now := s.report.Last(); now.State != stateFailed {
+		t.Errorf("it came back: %+v", now)
+	}
+}

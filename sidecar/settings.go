@@ -18,6 +18,8 @@ type Settings struct {
 	Hostname      string       // PERRY_HOSTNAME: the workspace's name on the tailnet
 	Join          bool         // PERRY_TAILNET: "join", or "none" for border and DNS stub alone
 	ControlURL    string       // PERRY_CONTROL_URL: empty is Tailscale's own coordinator
+	TailnetID     string       // PERRY_TAILNET_ID: tells tailnets apart; a place on another one is given up. Empty: there is one
+	RequiredTag   string       // PERRY_REQUIRED_TAG: without it this node would act for a person, and leaves. Empty: none
 	StateDir      string       // PERRY_STATE_DIR: node key and auth-key file; nobody else may mount it
 	RunDir        string       // PERRY_RUN_DIR: the whois socket; the workspace mounts it read-only
 	Owners        []string     // PERRY_OWNERS: login names whose devices may ssh without a key
@@ -65,6 +67,8 @@ func readSettings(getenv func(string) string) (Settings, error) {
 	s := Settings{
 		Hostname:     getenv("PERRY_HOSTNAME"),
 		ControlURL:   strings.TrimRight(getenv("PERRY_CONTROL_URL"), "/"),
+		TailnetID:    getenv("PERRY_TAILNET_ID"),
+		RequiredTag:  getenv("PERRY_REQUIRED_TAG"),
 		StateDir:     or("PERRY_STATE_DIR", "/var/lib/perry"),
 		RunDir:       or("PERRY_RUN_DIR", "/run/perry"),
 		Owners:       list(getenv("PERRY_OWNERS")),
