@@ -29,7 +29,8 @@ class TailnetStatus(Wire, frozen=True):
     """Output of ``tailnet.status``.
 
     ``ready`` says that nodes can join now; ``error`` what to do where they cannot; ``warning`` what to know
-    all the same.
+    all the same. ``owners_warning`` says that nobody, or not every owner, gets in. ``credential`` names what the
+    coordinator is asked with, without its secret; ``credential_expires`` is RFC 3339.
     """
 
     provider: str
@@ -41,6 +42,9 @@ class TailnetStatus(Wire, frozen=True):
     error: str | None = None
     warning: str | None = None
     gateway: GatewayStatus | None = None
+    credential: str | None = None
+    credential_expires: str | None = None
+    owners_warning: str | None = None
 
 
 class JoinCommand(Wire, frozen=True):

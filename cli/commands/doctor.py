@@ -173,7 +173,8 @@ def _this_machine(target: config.Target, settings: dict[str, object] | None) -> 
         yield Check("tun", Verdict.WARN, text, "`sudo modprobe tun`")
     settings = settings or {}
     tag = str(settings.get("imageTag", "latest"))
-    own = (f"perry/{name}:{tag}" for name in ("sidecar", "headscale"))
+    embedded = settings.get("tailnet.provider", "embedded") == "embedded"
+    own = (f"perry/{name}:{tag}" for name in ("sidecar", *(["headscale"] if embedded else [])))
     images = [str(settings.get("workspaces.image", "perry/workspace-base:latest")), *own]
     missing = _missing_images(images)
     if missing is None:
@@ -216,6 +217,15 @@ def _tailnet(client: Client) -> Iterator[Check]:
         return
     online = sum(node.online for node in tailnet.nodes)
     yield Check("tailnet", Verdict.OK, f"{tailnet.provider}, {online} of {len(tailnet.nodes)} devices online")
+    if tailnet.warning:
+        yield Check("tailnet", Verdict.WARN, tailnet.warning)
+    if tailnet.credential:
+        until = f", until {tailnet.credential_expires}" if tailnet.credential_expires else ""
+        yield Check("credential", Verdict.OK, f"the {tailnet.credential} is in use{until}")
+    if tailnet.owners_warning:
+        yield Check("owners", Verdict.FAIL, tailnet.owners_warning)
+    else:
+        yield Check("owners", Verdict.OK, ", ".join(tailnet.owners))
     device = next((node for node in tailnet.nodes if set(node.ips) & _own_addresses()), None)
     if device is not None:
         yield Check("this device", Verdict.OK, f"on the tailnet as {device.name}")

@@ -30,8 +30,12 @@ def status(as_json: bool) -> None:
             ("Error", shown.error),
             ("Warning", shown.warning),
             ("Coordinator", shown.control_url),
+            ("Credential", shown.credential),
+            ("Expires", shown.credential_expires),
             ("Domain", shown.domain),
-            ("Owners", ", ".join(shown.owners)),
+            ("Owners", ", ".join(shown.owners) or "nobody"),
+            ("", shown.owners_warning),
+            ("Agent", _agent(shown)),
         ]
     )
     if shown.nodes:
@@ -59,6 +63,13 @@ def join(as_json: bool) -> None:
     for note in shown.notes:
         output.note(output.clean(note))
     output.note(f"The key in it is valid for one device, until {output.clean(shown.expires)}.")
+
+
+def _agent(shown: TailnetStatus) -> str | None:
+    """Where devices reach the agent."""
+    if (gateway := shown.gateway) is None:
+        return None
+    return f"http://{gateway.name}" + (f" ({gateway.error})" if gateway.error else "")
 
 
 def _row(node: TailnetNode) -> list[str]:

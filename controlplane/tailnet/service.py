@@ -2,15 +2,18 @@
 
 import shlex
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 
 from controlplane.errors import TailnetError
 from controlplane.ports import Tailnet
+from controlplane.tailnet.owners import complaint
 from protocol.tailnet import GatewayStatus, JoinCommand, TailnetNode, TailnetStatus
 
 
 class TailnetService:
     """``node_owners`` gives pairs of a node's id and the name of the workspace that it is; ``gateway`` says how the
-    control plane's own node stands."""
+    control plane's own node stands. ``elsewhere`` gives the names of workspaces that run on a tailnet that was
+    configured before."""
 
     def __init__(
         self,
@@ -18,7 +21,9 @@ class TailnetService:
         owners: Sequence[str],
         node_owners: Callable[[], dict[str, str]],
         gateway: Callable[[], GatewayStatus | None] = lambda: None,
+        elsewhere: Callable[[], list[str]] = list,
     ) -> None:
+        self._elsewhere = elsewhere
         self._gateway = gateway
         self._tailnet = tailnet
         self._owners = owners
@@ -47,7 +52,6 @@ class TailnetService:
                     )
                     for node in sorted(found, key=lambda node: node.name)
                 ]
-        unknown = await strangers(self._tailnet, self._owners)
         return TailnetStatus(
             provider=info.provider,
             ready=self._tailnet.joins and error is None,
@@ -56,8 +60,21 @@ class TailnetService:
             control_url=info.control_url,
             domain=info.domain,
             error=error,
-            warning=" ".join([*([info.warning] if info.warning else []), *unknown]) or None,
+            warning=" ".join(filter(None, (info.warning, self._moved()))) or None,
+            credential=info.credential,
+            credential_expires=_rfc3339(info.credential_expires),
+            owners_warning=" ".join(await strangers(self._tailnet, self._owners)) or None,
             gateway=self._gateway(),
+        )
+
+    def _moved(self) -> str | None:
+        names = self._elsewhere()
+        if not names or not self._tailnet.joins:
+            return None
+        runs, it = ("is", "it") if len(names) == 1 else ("are", "one")
+        return (
+            f"{', '.join(names)} {runs} still on the tailnet that was configured before; "
+            f"`perry restart {names[0]}` brings {it} to this one."
         )
 
     async def join(self) -> JoinCommand:
@@ -70,7 +87,7 @@ class TailnetService:
             # A profile of its own: `tailscale up` would refuse on a device that is on another tailnet already.
             command=f"sudo tailscale login{server} --auth-key file:/dev/stdin <<< {shlex.quote(key.secret)}",
             key=key.secret,
-            expires=key.expires.isoformat(timespec="seconds").replace("+00:00", "Z") if key.expires else "",
+            expires=_rfc3339(key.expires) or "",
             control_url=url,
             # headscale's relay speaks plain http where it does itself; a stock client has to be told.
             environment={"TS_DEBUG_USE_DERP_HTTP": "1"} if url.startswith("http://") else {},
@@ -79,18 +96,17 @@ class TailnetService:
 
 
 async def strangers(tailnet: Tailnet, owners: Collection[str]) -> list[str]:
-    """A sentence for each owner who is nobody on the tailnet; none where it cannot be asked."""
-    if not owners or not tailnet.joins:
+    """What is wrong with the owners: there are none, or nobody on the tailnet has the name. Empty where all is well."""
+    if not tailnet.joins:
         return []
+    named = owners or (await tailnet.info()).owners
     try:
-        users = await tailnet.users()
+        people = await tailnet.users()
     except TailnetError:
-        return []
-    if users is None:
-        return []
-    there = ", ".join(sorted(users)) or "nobody"
-    return [
-        f"auth.owners names {owner!r}, who is nobody on the tailnet; there is {there}."
-        for owner in owners
-        if owner not in users
-    ]
+        people = None
+    said = complaint(tuple(named), people)
+    return [] if said is None else [said]
+
+
+def _rfc3339(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z") if at is not None else None

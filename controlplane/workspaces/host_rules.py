@@ -4,6 +4,7 @@ Without them pods reach each other through the coordinator's relay instead of di
 pod from leaving by the machine's own tailnet interface. Where they cannot be set, Perry works and says so.
 """
 
+import ipaddress
 import logging
 from urllib.parse import urlsplit
 
@@ -54,6 +55,10 @@ class HostRules:
 
 
 def _coordinator(control_url: str | None) -> str:
-    """``address:port`` of a coordinator on plain http, which is one of this machine; empty for any other."""
+    """``address:port`` of a coordinator that may be one of this machine: it is named by an address. Else empty."""
     parts = urlsplit(control_url or "")
-    return f"{parts.hostname}:{parts.port or 80}" if parts.scheme == "http" else ""
+    try:
+        address = ipaddress.IPv4Address(parts.hostname or "")
+    except ValueError:
+        return ""
+    return f"{address}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

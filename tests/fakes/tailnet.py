@@ -20,6 +20,8 @@ class FakeTailnet:
     def __init__(self, identity: str = "fake") -> None:
         self.identity = identity
         self.away = False
+        self.own_owners: tuple[str, ...] = ("owner",)
+        self.people: list[str] | None = ["owner"]
         self._keys: dict[str, AuthKey] = {}
         self._tags: dict[str, tuple[str, ...]] = {}
         self._nodes: dict[str, Node] = {}
@@ -68,7 +70,7 @@ class FakeTailnet:
             ready=not self.away,
             control_url=self.control_url,
             domain="perry.internal",
-            owners=("owner",),
+            owners=self.own_owners,
             error=error,
         )
 
@@ -99,7 +101,7 @@ class FakeTailnet:
 
     async def users(self) -> list[str] | None:
         self._check()
-        return ["owner"]
+        return self.people
 
     async def nodes(self) -> list[Node]:
         self._check()

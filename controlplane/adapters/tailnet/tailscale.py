@@ -24,6 +24,9 @@ CHECK_SECONDS = 300.0
 LIST_SECONDS = 5.0
 """For so long a list of devices answers questions about single ones: a look at all workspaces is one request."""
 
+PEOPLE_SECONDS = 300.0
+"""For so long people are remembered: somebody asks every half a minute whether the owners are among them."""
+
 TRIAL_SECONDS = 300
 
 SOON = timedelta(days=7)
@@ -55,6 +58,7 @@ class TailscaleTailnet:
         self._domain: str | None = None
         self._good_until = 0.0
         self._listed: tuple[float, dict[str, Node]] = (0.0, {})
+        self._people: tuple[float, list[str] | None] = (0.0, None)
         self._error: str | None = "Tailscale has not been asked yet."
         self._ensuring = anyio.Lock()
 
@@ -80,6 +84,7 @@ class TailscaleTailnet:
     async def _use(self, credential: Credential) -> None:
         await self.close()
         self._credential, self._expires, self._good_until = credential, None, 0.0
+        self._people = (0.0, None)
         if credential.kind is not Kind.AUTH_KEY:
             self._api = TailscaleApi(credential, self._url, pause=self._pause)
 
@@ -222,11 +227,15 @@ class TailscaleTailnet:
             await self.ensure()
         if (api := self._api) is None:
             return None
-        try:
-            async with api.asking("list users", scope="users:read"):
-                return [user.login_name for user in await api.client.users()]
-        except (CredentialRefused, TailscaleNotFoundError):
-            return None
+        until, people = self._people
+        if time.monotonic() >= until:
+            try:
+                async with api.asking("list users", scope="users:read"):
+                    people = [user.login_name for user in await api.client.users()]
+            except (CredentialRefused, TailscaleNotFoundError):
+                people = None
+            self._people = (time.monotonic() + PEOPLE_SECONDS, people)
+        return people
 
     async def _list(self, api: TailscaleApi) -> dict[str, Node]:
         try:

@@ -67,6 +67,14 @@ def test_all_is_well(perry_: Perry, well: FakeAgent) -> None:
             "docker", "fail", "systemctl start docker",
         ),
         (
+            {
+                "tailnet.status": TailnetStatus(
+                    provider="headscale", ready=True, owners=["x"], nodes=[NODE], owners_warning="x is nobody; mend it."
+                )
+            },
+            "owners", "fail", "x is nobody",
+        ),
+        (
             {"tailnet.status": TailnetStatus(provider="e", ready=False, owners=[], nodes=[], error="Away; wait.")},
             "tailnet", "fail", "Away; wait.",
         ),

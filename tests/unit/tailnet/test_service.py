@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.adapters.tailnet import NoTailnet
 from controlplane.errors import NotReady
-from controlplane.tailnet.service import TailnetService
+from controlplane.tailnet.service import TailnetService, strangers
 from tests.fakes.tailnet import FakeTailnet
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,29 @@ async def test_status_names_workspaces_and_devices() -> None:
         ("alpha", "alpha", None),
         ("laptop", None, "owner"),
     ]
-    assert (await TailnetService(tailnet, ("me@example.com",), dict).status()).owners == ["me@example.com"]
+    assert status.owners_warning is None and status.credential is None
+
+
+async def test_owners_who_are_nobody_there_are_said() -> None:
+    tailnet = FakeTailnet()
+    status = await TailnetService(tailnet, ("owner", "me@example.com"), dict).status()
+    assert status.owners == ["owner", "me@example.com"]
+    assert status.ready and "names me@example.com, and nobody on the tailnet" in str(status.owners_warning)
+    assert "nobody gets in" not in str(status.owners_warning)
+    status = await TailnetService(tailnet, ("me@example.com",), dict).status()
+    assert "so nobody gets in" in str(status.owners_warning) and "(there are owner)" in str(status.owners_warning)
+    tailnet.own_owners = ()
+    status = await TailnetService(tailnet, (), dict).status()
+    assert "auth.owners names nobody" in str(status.owners_warning)
+    tailnet.people = None
+    assert (await TailnetService(tailnet, ("me@example.com",), dict).status()).owners_warning is None
+    assert await strangers(NoTailnet(), ()) == []
+
+
+async def test_workspaces_that_run_on_another_tailnet_are_named() -> None:
+    status = await TailnetService(FakeTailnet(), (), dict, elsewhere=lambda: ["alpha", "beta"]).status()
+    assert "alpha, beta are still on the tailnet that was configured before" in str(status.warning)
+    assert "`perry restart alpha`" in str(status.warning)
 
 
 async def test_status_answers_while_the_coordinator_is_away() -> None:
