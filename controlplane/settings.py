@@ -13,15 +13,23 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from controlplane.errors import SettingsError
+from controlplane.personal_settings import (
+    AgentSettings,
+    CredentialSettings,
+    DotfilesSettings,
+    GithubSettings,
+    GitSettings,
+    KeySettings,
+    McpServer,
+    ScriptSettings,
+    Skill,
+)
+from controlplane.section import Section
 from protocol.folders import config_folder as config_folder
 
 GIB = 1024**3
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """One object of ``config.json``."""
 
 
 class SshSettings(Section, frozen=True):
@@ -35,6 +43,12 @@ class SshSettings(Section, frozen=True):
     """Public keys, or paths of files with them, that may log in to every workspace."""
     known_hosts: tuple[str, ...] = ()
     """Lines of ``known_hosts`` for git servers that the image does not know."""
+    auto_authorize_host_keys: bool = False
+    """Authorise this machine's user: the public keys in its ``~/.ssh``."""
+    all: KeySettings = msgspec.field(default=KeySettings(), name="global")
+    """Keys for every workspace."""
+    workspaces: Mapping[str, KeySettings] = {}
+    """Keys for single workspaces, by name: ``copy`` and ``authorize`` as in ``ssh.global``."""
 
 
 class NetworkSettings(Section, frozen=True):
@@ -115,6 +129,16 @@ class Settings(Section, frozen=True):
     auth: AuthSettings = AuthSettings()
     uploads: UploadSettings = UploadSettings()
     workspaces: WorkspaceSettings = WorkspaceSettings()
+    credentials: CredentialSettings = CredentialSettings()
+    git: GitSettings = GitSettings()
+    github: GithubSettings = GithubSettings()
+    scripts: ScriptSettings = ScriptSettings()
+    dotfiles: DotfilesSettings = DotfilesSettings()
+    agents: AgentSettings = AgentSettings()
+    mcp_servers: tuple[McpServer, ...] = ()
+    """MCP servers for all coding agents: ``name``, and ``command``, ``args``, ``env`` or ``url``, ``headers``."""
+    skills: tuple[str | Skill, ...] = ()
+    """Skills for all coding agents: folders of this machine with a SKILL.md, or the original's definitions."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -126,7 +150,7 @@ class Loaded(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
-ORIGINAL_KEYS = frozenset({"credentials", "scripts", "agents", "allowHostAccess", "tailscale"})
+ORIGINAL_KEYS = frozenset({"allowHostAccess", "tailscale", "terminal"})
 """Keys of the original's file whose features have not come here yet: they load, and are named as ignored."""
 
 
@@ -194,6 +218,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _parse(value: str, kind: Any) -> Any:
+    if get_origin(kind) is Mapping or value.startswith(("{", "[{")):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
     is_list = get_origin(kind) is tuple or (get_origin(kind) is Annotated and get_origin(get_args(kind)[0]) is tuple)
     return [part.strip() for part in value.split(",") if part.strip()] if is_list else value
 

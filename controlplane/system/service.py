@@ -6,13 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from controlplane.personal_settings import masked
 from controlplane.settings import Loaded, Settings
 from protocol.agent import AgentInfo, Killed
 from protocol.config import Config, ConfigValue
 from protocol.version import VERSION
-
-SECRET_KEYS: frozenset[str] = frozenset()
-"""Settings whose values are shown as ``***``. There are none now: secrets are files of their own."""
 
 
 class Agent:
@@ -57,7 +55,7 @@ def config(loaded: Loaded) -> Config:
     return Config(
         folder=str(loaded.folder),
         items=[
-            ConfigValue(key=key, value="***" if key in SECRET_KEYS else _value(loaded.settings, key), source=source)
+            ConfigValue(key=key, value=masked(key, _value(loaded.settings, key)), source=source)
             for key, source in loaded.sources.items()
         ],
     )

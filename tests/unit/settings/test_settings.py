@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controlplane import settings_doc
 from controlplane.errors import SettingsError
+from controlplane.personal_settings import Reference
 from controlplane.settings import leaves, load, variable
+from controlplane.system.service import config as shown_config
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -59,10 +62,46 @@ def test_a_file_of_the_original_loads(tmp_path: Path) -> None:
         "workspacePrefix": "workspace-",
         "imageTag": "latest",
         "credentials": {"env": {}, "files": {}},
-        "scripts": {"post_start": []},
+        "scripts": {"post_start": ["~/.perry/setup.sh"], "fail_on_error": False},
+        "agents": {"github": {"token": "ghp_x"}, "opencode": {"server": {"hostname": "0.0.0.0"}}},
+        "ssh": {
+            "autoAuthorizeHostKeys": True,
+            "global": {"copy": ["~/.ssh/id_ed25519"], "authorize": []},
+            "workspaces": {"alpha": {"authorize": ["~/.ssh/other.pub"]}},
+        },
+        "skills": [{"id": "s", "name": "s", "description": "", "enabled": True, "appliesTo": "all", "skillMd": "# S"}],
+        "mcpServers": [{"id": "m", "name": "m", "enabled": True, "type": "local", "command": "npx", "args": ["m"]}],
+        "allowHostAccess": True,
         "tailscale": {"authKey": "secret"},
     }
     (tmp_path / "config.json").write_text(json.dumps(original))
     loaded = load(tmp_path, {})
     assert loaded.settings.port == 7391
-    assert set(loaded.ignored) == {"credentials", "scripts", "tailscale"}
+    assert set(loaded.ignored) == {"allowHostAccess", "tailscale"}
+    assert loaded.settings.scripts.post_start == ("~/.perry/setup.sh",) and not loaded.settings.scripts.fail_on_error
+    assert loaded.settings.agents.github.token == "ghp_x"
+    assert loaded.settings.ssh.all.copy == ("~/.ssh/id_ed25519",)
+
+
+def test_a_variable_holds_an_object_as_json(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"PERRY_CREDENTIALS_ENV": '{"A": "1", "B": {"secret": "b"}}'})
+    assert loaded.settings.credentials.env == {"A": "1", "B": Reference(secret="b")}
+
+
+def test_what_is_shown_of_settings_holds_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "credentials": {"env": {"KEY": "canary-1", "OTHER": {"secret": "named"}}},
+                "github": {"token": "canary-2"},
+                "agents": {
+                    "github": {"token": "canary-3"},
+                    "claude_code": {"oauth_token": "canary-4"},
+                    "opencode": {"zen_token": "canary-5"},
+                },
+                "mcpServers": [{"name": "m", "env": {"A": "canary-6"}, "headers": {"Authorization": "canary-7"}}],
+            }
+        )
+    )
+    shown = msgspec.json.encode(shown_config(load(tmp_path, {}))).decode()
+    assert "canary" not in shown and "named" in shown and "Authorization" in shown
