@@ -109,7 +109,7 @@ class Client:
         if self.target.source == "default":
             return NotReachable(
                 f"No Perry agent answers at {self.target.url}; start one with `perry agent run`, "
-                "or name another with PERRY_URL."
+                "or name another's with `perry config worker HOST`."
             )
         why = f" ({reason})" if reason else ""
         return NotReachable(

@@ -1,7 +1,8 @@
 """Which control plane the commands speak to, and with which token.
 
-The first of these that is there: ``PERRY_URL``; ``worker`` in ``client.json`` (``host``, ``host:port`` or a URL); the
-control plane of this machine, whose address is in ``config.json``. The token is ``PERRY_TOKEN``; else the one in
+The first of these that is there: ``PERRY_URL``; ``worker`` in ``client.json`` (``host``, ``host:port`` or a URL); where
+no control plane ever ran on this machine, the one that the tailnet calls ``perry``; the control plane of this machine,
+whose address is in ``config.json``. The token is ``PERRY_TOKEN``; else the one in
 ``client.json`` for the control plane that this file names; else, for an address of this machine, the file that the
 control plane keeps in its folder. A token is never sent to a control plane that it does not belong to.
 """
@@ -10,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,6 +19,9 @@ import msgspec
 from cli.errors import CliError, Misused, NotAuthorised
 from protocol.folders import CLIENT_FILE, CONFIG_FILE, TOKEN_FILE, config_folder
 from protocol.wire import DEFAULT_PORT
+
+FOUND: Final = "this device's tailnet"
+"""The source of a control plane that nobody configured."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +42,8 @@ def folder() -> Path:
     return config_folder(os.environ)
 
 
-def target(environ: Mapping[str, str] | None = None) -> Target:
-    """The control plane to speak to. Misused where its address is wrong."""
+def target(environ: Mapping[str, str] | None = None, *, find: bool = True) -> Target:
+    """The control plane to speak to. Misused where its address is wrong. Without ``find`` the tailnet is not asked."""
     environ = os.environ if environ is None else environ
     where = config_folder(environ)
     if url := environ.get("PERRY_URL"):
@@ -47,7 +51,18 @@ def target(environ: Mapping[str, str] | None = None) -> Target:
     worker = client_settings(where).get("worker")
     if worker:
         return _parse(str(worker), str(where / CLIENT_FILE), where)
+    if find and not _runs_here(environ, where):
+        from cli import discovery
+
+        if discovery.found(DEFAULT_PORT):
+            return _parse(discovery.NAME, FOUND, where)
     return own(environ)
+
+
+def _runs_here(environ: Mapping[str, str], where: Path) -> bool:
+    """Whether this machine's own control plane is meant: it ran before, is configured, or somebody gives its token."""
+    files = any((where / name).exists() for name in (TOKEN_FILE, CONFIG_FILE))
+    return files or any(environ.get(name) for name in ("PERRY_TOKEN", "PERRY_HOST", "PERRY_PORT"))
 
 
 def named(host: str, where: Path) -> Target:
@@ -127,8 +142,14 @@ def local_token(where: Path) -> str | None:
         ) from exc
 
 
+def listens_on(environ: Mapping[str, str]) -> str:
+    """The address that this machine's control plane listens on, as its settings have it."""
+    settings = _read(config_folder(environ) / CONFIG_FILE)
+    return str(environ.get("PERRY_HOST") or settings.get("host") or "127.0.0.1")
+
+
 def _local_url(settings: Mapping[str, Any], environ: Mapping[str, str]) -> str:
-    host = str(environ.get("PERRY_HOST") or settings.get("host") or "127.0.0.1")
+    host = listens_on(environ)
     port = environ.get("PERRY_PORT") or settings.get("port") or DEFAULT_PORT
     if host in ("0.0.0.0", "::", "localhost"):
         host = "127.0.0.1"

@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ssh-config": ("cli.commands.ssh_config", "Make every workspace a host of ssh on this device."),
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
     "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),
+    "auth": ("cli.commands.auth", "How the agent recognises you, and what you may."),
     "config": ("cli.commands.config", "Set up perry: which agent it speaks to."),
     "agent": ("cli.commands.agent", "The Perry agent: the control plane of this machine."),
     "doctor": ("cli.commands.doctor", "Check what Perry needs, and say what to do about it."),
@@ -77,7 +78,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def perry() -> None:
     """Coding agents in isolated Docker workspaces, each on your tailnet under its own name.
 
-    Commands speak to the Perry agent that PERRY_URL or `worker` in client.json names, else to the one on this machine.
+    Commands speak to the Perry agent that PERRY_URL or `perry config worker` names, else to the one on this machine, or
+    to the one that the tailnet calls perry.
     """
 
 

@@ -11,8 +11,9 @@ Made from the commands' own help by `uv run python -m cli.reference > docs/cli.m
 
 ## Which agent the commands speak to
 
-The first of these that is there: `PERRY_URL`; `worker` in `client.json` (`host`, `host:port` or a URL); the agent of
-this machine, at the address in `config.json`. Both files are in `~/.config/perry`, or in the folder that
+The first of these that is there: `PERRY_URL`; `worker` in `client.json` (`host`, `host:port` or a URL), which
+`perry config worker` writes; where no agent ever ran on this machine, the one that its tailnet calls `perry`; the agent
+of this machine, at the address in `config.json`. Both files are in `~/.config/perry`, or in the folder that
 `PERRY_CONFIG_DIR` names. The token is `PERRY_TOKEN`; else `token` in `client.json`, for the agent that this file names;
 else, on the agent's machine, the file that the agent keeps. `NO_COLOR` turns colours off.
 

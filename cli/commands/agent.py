@@ -27,6 +27,7 @@ READY_SECONDS: Final = 60.0
 QUIET_SECONDS: Final = 3.0
 """It is silent for so long; then it says what is missing, whenever that changes."""
 END_SECONDS: Final = 60.0
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 @click.group()
@@ -50,6 +51,7 @@ def run(detach: bool, host: str | None, port: int | None, config_dir: Path | Non
         environment["PERRY_HOST"] = host
     if port is not None:
         environment["PERRY_PORT"] = str(port)
+    _say_what_is_open(config.own(environment), environment)
     if not detach:
         _exec(["run"], environment)
     # PERRY_URL may name another machine's; this one's own address is what was asked for.
@@ -134,7 +136,8 @@ def logs(follow: bool, tail: int) -> None:
 @agent.command()
 def kill() -> None:
     """End the agent, gracefully. Workspaces run on."""
-    client = Client()
+    # Only one that was named: nobody ends another machine's agent by having none of their own.
+    client = Client(config.target(find=False))
     client.call("agent.kill", Killed)
     deadline = time.monotonic() + END_SECONDS
     while client.answers():
@@ -156,6 +159,19 @@ def token(as_json: bool) -> None:
         output.data({"token": found})
     else:
         output.line(found)
+
+
+def _say_what_is_open(own: config.Target, environment: dict[str, str]) -> None:
+    """Before it listens anywhere but on this machine."""
+    host = config.listens_on(environment)
+    if host in LOOPBACK:
+        return
+    where = "every address of this machine" if host in ("0.0.0.0", "::") else host
+    output.warn(
+        f"The agent listens on {where}, port {own.port}, over plain http: whoever can reach that may try tokens, and "
+        "whoever sees one on its way may do everything. Devices on the tailnet need none of it: they reach the agent "
+        "at http://perry."
+    )
 
 
 # --- the control plane as a process

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cli import discovery
 from cli.main import perry
 from tests.unit.cli.agent import FakeAgent, Server, running
 
@@ -18,6 +19,12 @@ class Perry:
 
     def __call__(self, *arguments: str, input: str | None = None) -> Result:
         return CliRunner().invoke(perry, list(arguments), prog_name="perry", input=input, env={"NO_COLOR": ""})
+
+
+@pytest.fixture(autouse=True)
+def no_tailnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tailnet of the person who runs the tests has no agent."""
+    monkeypatch.setattr(discovery, "found", lambda port: False)
 
 
 @pytest.fixture

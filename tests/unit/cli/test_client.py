@@ -25,7 +25,7 @@ def test_the_first_list_says_what_to_do(perry_: Perry) -> None:
     assert result.stdout == ""
     assert result.stderr == (
         f"Error: No Perry agent answers at http://127.0.0.1:{port}; start one with `perry agent run`, "
-        "or name another with PERRY_URL.\n"
+        "or name another's with `perry config worker HOST`.\n"
     )
 
 
