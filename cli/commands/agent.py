@@ -12,20 +12,17 @@ from typing import Final, NoReturn
 import click
 import msgspec
 
-from cli import config, output
+from cli import config, output, service
 from cli.client import Client
+from cli.commands import agent_service
 from cli.commands.parameters import as_json
-from cli.errors import CliError, Missing, NotReachable, NotReady
+from cli.errors import CliError, Missing, NotReachable
+from cli.readiness import wait_until_ready
 from protocol.agent import AgentInfo, Killed
 from protocol.folders import AGENT_LOG
-from protocol.health import Readiness
 from protocol.tailnet import TailnetStatus
 
 POLL_SECONDS: Final = 0.1
-READY_SECONDS: Final = 60.0
-"""How long a control plane in the background may take to be ready before this says that it is not."""
-QUIET_SECONDS: Final = 3.0
-"""It is silent for so long; then it says what is missing, whenever that changes."""
 END_SECONDS: Final = 60.0
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -72,6 +69,19 @@ def build(images: tuple[str, ...], no_cache: bool) -> None:
     _exec(["build", *arguments, *(["--no-cache"] if no_cache else [])], dict(os.environ))
 
 
+agent.add_command(agent_service.install)
+agent.add_command(agent_service.uninstall)
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A service of systemd, where one is installed. ``active`` and ``enabled`` are systemd's words."""
+
+    mode: str
+    unit: str
+    active: str
+    enabled: str
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel"):
     """What ``perry agent status --json`` prints."""
 
@@ -79,6 +89,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     url: str
     agent: AgentInfo | None = None
     tailnet: TailnetStatus | None = None
+    services: list[ServiceStatus] = []
 
 
 @agent.command()
@@ -86,24 +97,28 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 def status(as_json: bool) -> None:
     """Show whether the agent runs, and how it stands. Exit code 3 where none answers."""
     client = Client()
+    services = _services() if client.target.local else []
     try:
         info = client.call("agent.info", AgentInfo)
     except NotReachable:
         if as_json:
-            output.data(Status(running=False, url=client.target.url))
+            output.data(Status(running=False, url=client.target.url, services=services))
+        else:
+            output.pairs([("Service", _shown(each)) for each in services])
         raise
     try:
         tailnet, tailnet_word = client.call("tailnet.status", TailnetStatus), None
     except CliError as exc:
         tailnet, tailnet_word = None, exc.message
     if as_json:
-        output.data(Status(running=True, url=client.target.url, agent=info, tailnet=tailnet))
+        output.data(Status(running=True, url=client.target.url, agent=info, tailnet=tailnet, services=services))
         return
     if tailnet is not None:
         tailnet_word = f"{tailnet.provider}, {'ready' if tailnet.ready else tailnet.error or 'not ready'}"
     output.pairs(
         [
             ("Agent", f"runs at {client.target.url} on {info.hostname}"),
+            *(("Service", _shown(each)) for each in services),
             ("Version", info.version),
             ("Uptime", output.duration(info.uptime)),
             ("Docker", info.docker_version or "does not answer"),
@@ -117,7 +132,13 @@ def status(as_json: bool) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines as they come.")
 @click.option("--tail", "-n", type=click.IntRange(min=1), default=200, show_default=True, help="Newest lines.")
 def logs(follow: bool, tail: int) -> None:
-    """Show the log of the agent that was started with `perry agent run -d` on this machine."""
+    """Show the log of this machine's agent: that of its service, or of `perry agent run -d`."""
+    if services := [each for each in service.installed() if each.active != "inactive"]:
+        command = service.journal(services[0].mode, tail=tail, follow=follow)
+        try:
+            os.execvp(command[0], command)
+        except OSError as exc:
+            raise CliError(f"{command[0]} cannot be run ({exc.strerror}); install it.") from exc
     file = config.folder() / AGENT_LOG
     try:
         for each in _newest(file, tail):
@@ -159,6 +180,14 @@ def token(as_json: bool) -> None:
         output.data({"token": found})
     else:
         output.line(found)
+
+
+def _services() -> list[ServiceStatus]:
+    return [ServiceStatus(each.mode, str(each.unit), each.active, each.enabled) for each in service.installed()]
+
+
+def _shown(each: ServiceStatus) -> str:
+    return f"{each.unit} ({each.mode}): {each.active}, {each.enabled}"
 
 
 def _say_what_is_open(own: config.Target, environment: dict[str, str]) -> None:
@@ -207,42 +236,11 @@ def _run_in_background(client: Client, environment: dict[str, str]) -> None:
     )
     os.close(log)
     try:
-        _wait_until_ready(client, process, file, began_at)
+        wait_until_ready(client, lambda: None if process.poll() is None else _last_words(file, began_at), log=str(file))
     finally:
         # It outlives this program; without this Python warns that nobody waited for it.
         process.returncode = process.returncode or 0
     output.line(f"The agent runs at {client.target.url}; its log is {file}, `perry agent kill` ends it.")
-
-
-def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", log: Path, began_at: int) -> None:
-    began = time.monotonic()
-    shown = ""
-    while True:
-        if process.poll() is not None:
-            raise CliError(f"The agent ended as soon as it was started: {_last_words(log, began_at)}")
-        ready, reason = _ready(client)
-        if ready:
-            return
-        if time.monotonic() - began > READY_SECONDS:
-            raise NotReady(
-                f"The agent runs (process {process.pid}) and is not ready after {READY_SECONDS:.0f} s: "
-                f"{reason or 'it does not answer.'} Its log is {log}."
-            )
-        if reason and reason != shown and time.monotonic() - began > QUIET_SECONDS:
-            shown = reason
-            output.note(f"Not ready yet: {output.clean(reason)}")
-        time.sleep(POLL_SECONDS)
-
-
-def _ready(client: Client) -> tuple[bool, str]:
-    try:
-        code, body = client.get("/ready")
-        found = msgspec.json.decode(body, type=Readiness)
-    except NotReachable:
-        return False, ""
-    except msgspec.DecodeError:
-        return False, f"it says HTTP {code}"
-    return found.ready, found.error or ""
 
 
 def _last_words(file: Path, offset: int) -> str:

@@ -106,7 +106,7 @@ def test_run_in_the_background_says_what_it_died_of(perry_: Perry, monkeypatch: 
 
 def test_run_in_the_background_that_never_is_ready(perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, BACKGROUND.replace("ready = Handler.asked > 2", "ready = False"))
-    monkeypatch.setattr("cli.commands.agent.READY_SECONDS", 1.0)
+    monkeypatch.setattr("cli.readiness.READY_SECONDS", 1.0)
     port = free_port()
     try:
         result = perry_("agent", "run", "-d", "--port", str(port))
