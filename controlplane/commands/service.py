@@ -1,7 +1,7 @@
 """Runs commands in workspaces for as long as somebody listens."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 import anyio
@@ -18,7 +18,8 @@ HANG_UP_SECONDS: Final = 5.0
 
 _FIRST_LOOK = 0.01
 _LOOK_SECONDS = 0.2
-_KILLED = 137
+_ENDED_FROM_OUTSIDE = (129, 137, 143)
+"""As a workspace ends what runs in it: SIGHUP, SIGKILL, SIGTERM."""
 _CTRL_D = b"\x04"
 
 
@@ -27,6 +28,9 @@ class Located(Protocol):
 
     def must_exist(self, name: str) -> object:
         """NotFound where there is none."""
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether a workspace is there and meant to run."""
 
     async def container(self, name: str) -> str:
         """The container of a workspace that runs. NotFound; NotReady where it does not run."""
@@ -44,8 +48,19 @@ class NothingToRun(Exception):
 class Command:
     """A command that runs. ``read`` gives its output; see :class:`controlplane.ports.Process`."""
 
-    def __init__(self, engine: Engine, container: str, process: Process, *, group: int, rest: bytes, tty: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        process: Process,
+        is_wanted: Callable[[], bool],
+        *,
+        group: int,
+        rest: bytes,
+        tty: bool,
+    ) -> None:
         self._engine = engine
+        self._is_wanted = is_wanted
         self._container = container
         self._process = process
         self._group = group
@@ -81,7 +96,7 @@ class Command:
         """After its output has ended. NotReady where the workspace was stopped under it."""
         code = await self._over()
         self.ended = True
-        if code == _KILLED and await self._stopped():
+        if code in _ENDED_FROM_OUTSIDE and await self._stopped():
             raise NotReady("The workspace was stopped while the command ran; `perry start` starts it again.")
         return code
 
@@ -95,8 +110,10 @@ class Command:
             pause = min(pause * 2, _LOOK_SECONDS)
 
     async def _stopped(self) -> bool:
-        """Docker knows that a command was killed a moment before it knows that its container has ended."""
-        for _ in range(5):
+        """Whether the workspace has stopped or does; a command ends a moment before Docker knows of its container."""
+        for _ in range(3):
+            if not self._is_wanted():
+                return True
             container = await self._engine.inspect(self._container)
             if container is None or not container.running:
                 return True
@@ -146,7 +163,15 @@ class Commands:
                     group, rest = await _begun(process, wanted)
             except TimeoutError as exc:
                 raise TookTooLong(f"The command did not start within {START_SECONDS:g} s; try again.") from exc
-            command = Command(self._engine, container, process, group=group, rest=rest, tty=tty)
+            command = Command(
+                self._engine,
+                container,
+                process,
+                lambda: self._workspaces.is_wanted(name),
+                group=group,
+                rest=rest,
+                tty=tty,
+            )
             try:
                 yield command
             finally:

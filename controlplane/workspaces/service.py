@@ -420,6 +420,11 @@ class Workspaces:
         """NotFound where there is no such workspace."""
         self._must_exist(name)
 
+    def is_wanted(self, name: str) -> bool:
+        """Whether there is such a workspace, and it is meant to run."""
+        record = self._store.get(name)
+        return record is not None and record.desired is Desired.RUNNING
+
     async def container(self, name: str) -> str:
         """The container of a workspace that runs, for commands in it. NotFound; NotReady where it does not run."""
         self._must_exist(name)

@@ -104,6 +104,9 @@ class FakeWorkspaces:
     def must_exist(self, name: str) -> None:
         self._existing(name)
 
+    def is_wanted(self, name: str) -> bool:
+        return name in self._all
+
     async def container(self, name: str) -> str:
         """A container of the same name; commands in it are the fake engine's business."""
         if self._existing(name).status is not WorkspaceStatus.RUNNING:
