@@ -14,6 +14,8 @@ from controlplane.auth.guards import guard
 from controlplane.auth.service import Resolver, Tokens
 from controlplane.commands import routes as commands
 from controlplane.commands.service import Commands
+from controlplane.config import routes as config
+from controlplane.config.service import Configuration
 from controlplane.events import routes as events
 from controlplane.events.bus import Bus
 from controlplane.problems import HANDLERS
@@ -31,7 +33,13 @@ from controlplane.wake import routes as wake
 from controlplane.workspaces import routes as workspaces
 from controlplane.workspaces.uploads import UploadFolder
 
-GROUPS: tuple[Group[Any], ...] = (workspaces.group, system.agent, system.config, tailnet.group, auth.group)
+GROUPS: tuple[Group[Any], ...] = (
+    workspaces.group,
+    system.agent,
+    config.group,
+    tailnet.group,
+    auth.group,
+)
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
 
 
@@ -59,7 +67,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return [
             *workspaces.group.bind(self.workspaces),
             *system.agent.bind(self.agent),
-            *system.config.bind(self.loaded),
+            *config.group.bind(Configuration(self.loaded)),
             *tailnet.group.bind(self.tailnet),
             *auth.group.bind(auth.Nothing()),
         ]

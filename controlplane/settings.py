@@ -192,13 +192,22 @@ def load(folder: Path, environ: Mapping[str, str]) -> Loaded:
         if name not in known:
             raise SettingsError(f"The variable {name} is no setting of Perry; unset it or mend its name.")
         path, kind = known[name]
-        _put(raw, path, _parse(value, kind))
+        _put(raw, path, parsed(value, kind))
         sources[".".join(path)] = name
     try:
         settings = msgspec.convert(raw, Settings, strict=False)
     except msgspec.ValidationError as exc:
         raise SettingsError(f"A setting is wrong: {exc}; mend it in {file} or in the PERRY_* variables.") from exc
     return Loaded(settings, folder, sources, ignored)
+
+
+def checked(text: str) -> Settings:
+    """The settings of a file with this text and nothing else. SettingsError names the key that is wrong."""
+    try:
+        raw = {key: value for key, value in json.loads(text).items() if key not in ORIGINAL_KEYS}
+        return msgspec.convert(raw, Settings, strict=False)
+    except (json.JSONDecodeError, AttributeError, msgspec.ValidationError) as exc:
+        raise SettingsError(f"It would not load: {exc}.") from exc
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -217,7 +226,8 @@ def _read(file: Path) -> dict[str, Any]:
     return raw
 
 
-def _parse(value: str, kind: Any) -> Any:
+def parsed(value: str, kind: Any) -> Any:
+    """A value as it is spelt in a variable, for the file."""
     if get_origin(kind) is Mapping or value.startswith(("{", "[{")):
         try:
             return json.loads(value)

@@ -18,3 +18,25 @@ class Config(Wire, frozen=True):
 
     folder: str
     items: list[ConfigValue]
+
+
+class SetConfig(Wire, frozen=True):
+    """Input of ``config.set``. ``value`` is spelt as in a ``PERRY_*`` variable: a list has commas."""
+
+    key: str
+    value: str
+
+
+class UnsetConfig(Wire, frozen=True):
+    """Input of ``config.unset``."""
+
+    key: str
+
+
+class ConfigChange(Wire, frozen=True):
+    """Output of both: the value that counts now, and whether the control plane must be started anew for it."""
+
+    key: str
+    value: Any
+    file: str
+    restart: bool

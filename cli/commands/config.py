@@ -14,6 +14,7 @@ from cli.client import Client
 from cli.commands.parameters import as_json
 from cli.errors import CliError, Misused, NotAuthorised, NotReachable, NotReady
 from protocol.auth import WhoAmI
+from protocol.config import ConfigChange, SetConfig, UnsetConfig
 from protocol.errors import ErrorCode
 from protocol.folders import CLIENT_FILE
 from protocol.health import Health
@@ -69,6 +70,42 @@ def worker(host: str | None, token_file: Path | None, remove: bool, as_json: boo
         _set(host, token_file)
     if as_json or not (remove or host):
         _show(as_json)
+
+
+CREDENTIAL_FILE: Final = "tailnet.credentialFile"
+
+
+@config.command("set")
+@click.argument("key")
+@click.argument("value")
+@as_json
+def set_(key: str, value: str, as_json: bool) -> None:
+    """Put one of the agent's settings into its config.json; a list has commas. docs/settings.md has them all.
+
+    A secret is never a value: write it into a file that only you can read, and name the file.
+    """
+    client = Client()
+    if key == CREDENTIAL_FILE and client.target.local and (here := Path(value).expanduser()).is_file():
+        value = str(here.absolute())
+    _changed(client.call("config.set", ConfigChange, SetConfig(key=key, value=value)), as_json)
+
+
+@config.command()
+@click.argument("key")
+@as_json
+def unset(key: str, as_json: bool) -> None:
+    """Take one of the agent's settings out of its config.json, so that the default counts."""
+    _changed(Client().call("config.unset", ConfigChange, UnsetConfig(key=key)), as_json)
+
+
+def _changed(change: ConfigChange, as_json: bool) -> None:
+    if as_json:
+        output.data(change)
+        return
+    value = change.value if isinstance(change.value, str) else msgspec.json.encode(change.value).decode()
+    output.note(f"{change.key} is {output.clean(value) or 'empty'} now, in {output.clean(change.file)}.")
+    if change.restart:
+        output.note("The agent that runs goes on with what it had: `perry agent kill`, then `perry agent run -d`.")
 
 
 def _show(as_json: bool) -> None:

@@ -11,18 +11,14 @@ from litestar.handlers import HTTPRouteHandler
 from controlplane.auth.guards import needs
 from controlplane.auth.policy import Right
 from controlplane.procedures import Group
-from controlplane.settings import Loaded
 from controlplane.system.metrics import CONTENT_TYPE, Metrics
 from controlplane.system.readiness import Probe, readiness
 from controlplane.system.service import Agent
-from controlplane.system.service import config as shown_config
 from protocol.agent import AgentInfo, Killed
-from protocol.config import Config
 from protocol.health import Health
 from protocol.version import API_VERSION, VERSION
 
 agent = Group("agent", Agent)
-config = Group("config", Loaded)
 
 
 @agent.procedure("info")
@@ -35,12 +31,6 @@ async def info(agent: Agent) -> AgentInfo:
 async def kill(agent: Agent) -> Killed:
     """Stop the control plane, gracefully. Workspaces go on running."""
     return await agent.kill()
-
-
-@config.procedure("get")
-async def get_config(loaded: Loaded) -> Config:
-    """Every setting, and where its value comes from."""
-    return shown_config(loaded)
 
 
 def routes(metrics: Metrics, probes: Mapping[str, Probe], schema: Callable[[], bytes]) -> list[HTTPRouteHandler]:

@@ -4,12 +4,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
-from controlplane.personal_settings import masked
-from controlplane.settings import Loaded, Settings
 from protocol.agent import AgentInfo, Killed
-from protocol.config import Config, ConfigValue
 from protocol.version import VERSION
 
 
@@ -48,22 +43,3 @@ class Agent:
         """Stop. A graceful end finishes running requests, so this one is answered."""
         self._stop()
         return Killed(ok=True)
-
-
-def config(loaded: Loaded) -> Config:
-    """Every setting with its source, in the order of the settings' declaration."""
-    return Config(
-        folder=str(loaded.folder),
-        items=[
-            ConfigValue(key=key, value=masked(key, _value(loaded.settings, key)), source=source)
-            for key, source in loaded.sources.items()
-        ],
-    )
-
-
-def _value(settings: Settings, key: str) -> object:
-    value: object = msgspec.to_builtins(settings)
-    for part in key.split("."):
-        assert isinstance(value, dict)
-        value = value[part]
-    return value

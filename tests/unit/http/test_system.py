@@ -16,11 +16,11 @@ import pytest
 from controlplane import openapi
 from controlplane.app import procedures
 from controlplane.auth.store import load_token
+from controlplane.config.service import Configuration
 from controlplane.errors import EngineUnavailable, StartupError
 from controlplane.settings import load
 from controlplane.system import logs, readiness
 from controlplane.system.logs import JsonFormatter, redacted
-from controlplane.system.service import config
 from protocol.workspaces import WorkspaceStatus
 from tests.fakes.surface import Surface
 from tests.fakes.workspaces import workspace
@@ -122,7 +122,7 @@ def _references(value: object) -> list[str]:
 
 def test_every_setting_is_shown(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"ssh": {"bind": "0.0.0.0"}}')
-    shown = {item.key: (item.value, item.source) for item in config(load(tmp_path, {})).items}
+    shown = {item.key: (item.value, item.source) for item in Configuration(load(tmp_path, {})).get().items}
     assert shown["ssh.bind"] == ("0.0.0.0", "file")
     assert shown["network.pool"] == ("10.111.0.0/16", "default")
 

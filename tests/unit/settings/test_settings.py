@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from controlplane import settings_doc
+from controlplane.config.service import Configuration
 from controlplane.errors import SettingsError
 from controlplane.personal_settings import Reference
 from controlplane.settings import leaves, load, variable
-from controlplane.system.service import config as shown_config
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -103,5 +103,5 @@ def test_what_is_shown_of_settings_holds_no_secret(tmp_path: Path) -> None:
             }
         )
     )
-    shown = msgspec.json.encode(shown_config(load(tmp_path, {}))).decode()
+    shown = msgspec.json.encode(Configuration(load(tmp_path, {})).get()).decode()
     assert "canary" not in shown and "named" in shown and "Authorization" in shown
