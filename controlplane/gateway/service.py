@@ -149,7 +149,9 @@ class Gateway:
             raise ImageMissing(f"The image {settings.image} is not on this machine; `perry agent build` builds it.")
         await self._ensure_network()
         await self._engine.ensure_volume(settings.name, settings.labels)
-        await self._engine.ensure_container(spec.container(settings, self._tailnet.control_url or ""))
+        await self._engine.ensure_container(
+            spec.container(settings, self._tailnet.identity, self._tailnet.control_url or "")
+        )
         present = await self._present()
         if not present.running:
             if self._store.place() == Place():

@@ -42,7 +42,7 @@ def network(settings: GatewaySettings, subnet: str) -> NetworkSpec:
     return NetworkSpec(name=settings.name, subnet=subnet, interface=f"perry-{digest}", labels=settings.labels)
 
 
-def container(settings: GatewaySettings, control_url: str) -> ContainerSpec:
+def container(settings: GatewaySettings, tailnet: str, control_url: str) -> ContainerSpec:
     """It needs no right on the machine: the sidecar's own network stack is enough for HTTP.
 
     ``DAC_OVERRIDE`` lets it into the socket's folder where that belongs to a person and not to root.
@@ -56,6 +56,8 @@ def container(settings: GatewaySettings, control_url: str) -> ContainerSpec:
         hostname=HOSTNAME,
         env={
             "PERRY_HOSTNAME": HOSTNAME,
+            "PERRY_TAILNET_ID": tailnet,
+            "PERRY_REQUIRED_TAG": GATEWAY_TAG,
             "PERRY_CONTROL_URL": control_url,
             "PERRY_STATE_DIR": STATE,
             "PERRY_SOCKET": f"{RUN}/control.sock",
