@@ -38,8 +38,9 @@ lint: python go ## Style of Python, Go and shell
 	cd sidecar && $(AS_IMAGES) ../$(IN) go vet ./...
 	cd sidecar && $(AS_IMAGES) ../$(IN) go tool staticcheck ./...
 
-types: python ## Types of Python
+types: python ## Types of Python and TypeScript
 	$(RUN) mypy
+	$(RUN) python -m bootstrap.typescript check
 
 arrows: python ## Which part may know which
 	$(RUN) lint-imports
@@ -51,6 +52,7 @@ generate: python ## Make again what is made from the source
 	$(RUN) python -m controlplane settings > docs/settings.md
 	$(RUN) python -m controlplane openapi
 	$(RUN) python -m cli.reference > docs/cli.md
+	$(RUN) python -m bootstrap.typescript generate
 
 bench: ready ## What it costs, beside what it is compared with; JSON on standard output
 	@$(RUN) python -m tests.bench

@@ -134,6 +134,7 @@ class Core:
             settings=settings,
             engine=outside.engine,
             tailnet=outside.tailnet,
+            look=lambda: self.workspaces.look(),
             machine=outside.machine,
             store=store,
             pods=pods,

@@ -96,19 +96,20 @@ class Workspaces:
 
     async def list(self) -> list[Workspace]:
         """Every workspace, by name."""
-        await self._look()
+        await self.look()
         return [self._view(record) for record in self._store.all() if record.desired is not Desired.DELETED]
 
     async def get(self, name: str) -> Workspace:
         record = self._must_exist(name)
-        await self._look()
+        await self.look()
         return self._view(record)
 
     def last_seen(self) -> Sequence[Workspace]:
         """Every workspace as it was when last looked at; asks nobody."""
         return [self._view(record) for record in self._store.all() if record.desired is not Desired.DELETED]
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """See what there is."""
         self._seen = await self._pods.all()
 
     def changed(self, name: str) -> None:
@@ -237,7 +238,7 @@ class Workspaces:
             return running
         if running is not None:
             await running.done.wait()
-        await self._look()
+        await self.look()
         pod = self._seen.get(name, Pod())
         if pod.workspace is not None and pod.workspace.running and _recreates(record.request, request):
             raise Conflict(
@@ -275,7 +276,7 @@ class Workspaces:
     async def _stop(self, name: str) -> None:
         await self._pods.stop(name)
         self._sidecars.forget(name)
-        await self._look()
+        await self.look()
         self.changed(name)
 
     async def restart(self, name: str) -> Workspace:
@@ -308,7 +309,7 @@ class Workspaces:
 
     async def _refuse_to_lose_work(self, record: Record) -> None:
         name = record.name
-        await self._look()
+        await self.look()
         workspace = self._seen.get(name, Pod()).workspace
         if workspace is None:
             work = UnsavedWork(uncommitted=[], unpushed=[], unknown=_never_ran(record))

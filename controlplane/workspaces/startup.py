@@ -62,6 +62,7 @@ class Starter:
         pod_settings: Callable[[], Awaitable[PodSettings]],
         settings: Settings,
         ssh_address: str,
+        look: Callable[[], Awaitable[None]],
         changed: Callable[[str], None],
         checkpoint: Checkpoint,
     ) -> None:
@@ -76,6 +77,7 @@ class Starter:
         self._pod_settings = pod_settings
         self._settings = settings
         self._ssh_address = ssh_address
+        self._look = look
         self._changed = changed
         self._checkpoint = checkpoint
         self._live: dict[str, Startup] = {}
@@ -89,9 +91,13 @@ class Starter:
         failures: list[str] = []
         self._live[name] = self._must_exist(name).startup or state.begun(None)
         try:
-            await self._walk(name, failures)
-        except PerryError as exc:
-            failures.insert(0, exc.message)
+            try:
+                await self._walk(name, failures)
+            except PerryError as exc:
+                failures.insert(0, exc.message)
+            # Who hears of the end hears of what runs by then.
+            with contextlib.suppress(EngineError):
+                await self._look()
         finally:
             self._end(name, failures)
 

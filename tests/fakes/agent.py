@@ -1,11 +1,13 @@
 """``make dev``: a control plane on fakes, with its real API, CLI and state.db. No Docker, no tailnet.
 
-    python -m tests.fakes.agent
+    python -m tests.fakes.agent [FOLDER]
 
-keeps its state in ``.build/dev``; ``PERRY_CONFIG_DIR=.build/dev perry list`` speaks to it.
+keeps its state in ``.build/dev``, or in FOLDER; ``PERRY_CONFIG_DIR=.build/dev perry list`` speaks to it.
+Commands in its workspaces run on this machine.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from controlplane import wiring
@@ -15,26 +17,29 @@ from controlplane.wiring import Outside
 from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pods import IMAGES, FakePods
+from tests.fakes.processes import FakeProcesses
 from tests.fakes.tailnet import FakeTailnet
 
 FOLDER = Path(__file__).parents[2] / ".build" / "dev"
 
 
-def fakes() -> Outside:
+def fakes(folder: Path) -> Outside:
     engine, tailnet = FakeEngine(IMAGES), FakeTailnet()
+    engine.processes = FakeProcesses(folder)
     FakePods(engine, tailnet)
     return Outside(engine=engine, tailnet=tailnet, machine=FakeMachine())
 
 
 def main() -> None:
-    environ = {**os.environ, "PERRY_CONFIG_DIR": str(FOLDER)}
-    loaded = load(FOLDER, environ)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    environ = {**os.environ, "PERRY_CONFIG_DIR": str(folder)}
+    loaded = load(folder, environ)
     logs.configure("info")
     # What the fakes knew is gone with them, so what state.db knows of it goes too.
-    for file in FOLDER.glob("state.db*"):
+    for file in folder.glob("state.db*"):
         file.unlink()
-    print(f"Speak to it with: export PERRY_CONFIG_DIR={FOLDER}")  # noqa: T201
-    wiring.run(loaded, environ, outside=lambda _: fakes())
+    print(f"Speak to it with: export PERRY_CONFIG_DIR={folder}")  # noqa: T201
+    wiring.run(loaded, environ, outside=lambda _: fakes(folder))
 
 
 if __name__ == "__main__":

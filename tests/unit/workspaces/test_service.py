@@ -31,6 +31,13 @@ async def test_a_start_makes_a_workspace_that_is_on_the_tailnet(agent: Agent) ->
     assert await agent.tailnet.unused_keys() == []
 
 
+async def test_nobody_hears_of_a_start_that_it_is_stopped(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    heard = [each.status for each in agent.heard.changed]
+    assert heard[-1] is WorkspaceStatus.RUNNING
+    assert set(heard) == {WorkspaceStatus.CREATING, WorkspaceStatus.RUNNING}
+
+
 async def test_starting_what_runs_succeeds_and_changes_nothing(agent: Agent) -> None:
     first = await agent.workspaces.start(StartWorkspace(name="alpha"))
     second = await agent.workspaces.start(StartWorkspace(name="alpha"))

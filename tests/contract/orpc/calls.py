@@ -1,0 +1,41 @@
+"""One call of each procedure of the API, in an order that makes sense. A new procedure needs a line here.
+
+``gives`` are fields of the output that must have these values; ``code`` is the error where the fakes give nothing more.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What is called, with what, and what comes of it."""
+
+    procedure: str
+    input: dict[str, Any] | None = None
+    gives: dict[str, Any] = {}
+    code: str | None = None
+
+
+CALLS = (
+    Call("workspaces.create", {"name": "alpha"}, {"name": "alpha", "status": "running"}),
+    Call("workspaces.start", {"name": "alpha", "wait": True}, {"name": "alpha", "ports": {"ssh": 22001}}),
+    Call("workspaces.get", {"name": "alpha"}, {"name": "alpha", "docker": True}),
+    Call("workspaces.list"),
+    Call("workspaces.exec", {"name": "alpha", "command": ["true"]}, {"exitCode": 0, "truncated": False}),
+    Call("workspaces.logs", {"name": "alpha", "tail": 5}, {"items": []}),
+    Call("workspaces.restart", {"name": "alpha"}, {"status": "running"}),
+    Call("workspaces.stop", {"name": "alpha"}, {"status": "stopped"}),
+    Call("workspaces.delete", {"name": "alpha"}, code="CONFLICT"),
+    Call("workspaces.delete", {"name": "alpha", "force": True}),
+    Call("workspaces.get", {"name": "alpha"}, code="NOT_FOUND"),
+    Call("tailnet.status", None, {"provider": "fake", "ready": True}),
+    Call("tailnet.join", None, {"controlUrl": "http://192.0.2.1:7390"}),
+    Call("config.get"),
+    Call("config.set", {"key": "ssh.bind", "value": "127.0.0.2"}, {"key": "ssh.bind", "value": "127.0.0.2"}),
+    Call("config.unset", {"key": "ssh.bind"}, {"key": "ssh.bind", "value": "127.0.0.1"}),
+    Call("auth.whoami", None, {"kind": "token"}),
+    Call("agent.info", None, {"workspacesCount": 0}),
+    # The last, as it ends what is called.
+    Call("agent.kill", None, {"ok": True}),
+)
