@@ -175,6 +175,11 @@ class Core:
                     for record in store.all()
                     if record.node_id is not None and record.tailnet == store.tailnet
                 },
+                elsewhere=lambda: [
+                    record.name
+                    for record in store.all()
+                    if record.node_id is not None and record.tailnet != store.tailnet
+                ],
             ),
             bus=self.bus,
             commands=Commands(outside.engine, self.workspaces),
