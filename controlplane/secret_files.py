@@ -30,8 +30,13 @@ def read_secret(file: Path) -> str:
         raise NotReady(
             f"{file} does not exist; write the secret into it: `(umask 077; cat > {shown})`, paste, Ctrl-D."
         ) from None
+    except IsADirectoryError:
+        raise NotReady(f"{file} is no file; put the secret into a file of its own.") from None
     except OSError as exc:
-        raise NotReady(f"{file} cannot be read ({exc.strerror}); mend it with `chmod 600 {shown}`.") from exc
+        raise NotReady(
+            f"{file} cannot be read ({exc.strerror}); it has to belong to whom the agent runs as, "
+            f"with `chmod 600 {shown}`."
+        ) from exc
     secret = text.decode("ascii", errors="replace").strip()
     if not secret or len(text) > LIMIT or not secret.isprintable() or not secret.isascii() or " " in secret:
         raise NotReady(f"{file} holds no secret; it has to be one line, and nothing else.")

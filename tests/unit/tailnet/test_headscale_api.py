@@ -97,7 +97,11 @@ def test_a_key_that_was_used_or_is_over_enrols_nobody() -> None:
 
 
 async def test_what_a_proxy_says_in_passing_is_asked_again() -> None:
-    answers = [httpx.Response(503), httpx.ConnectError("refused"), httpx.Response(429, headers={"retry-after": "0"})]
+    answers: list[httpx.Response | Exception] = [
+        httpx.Response(503),
+        httpx.ConnectError("refused"),
+        httpx.Response(429, headers={"retry-after": "0"}),
+    ]
 
     def answer(request: httpx.Request) -> httpx.Response:
         following = answers.pop(0) if answers else httpx.Response(200, json={"nodes": []})
