@@ -41,7 +41,7 @@ def opened(client: Client, path: str, *, waiting: int | None = 16) -> Iterator[C
             socket = stack.enter_context(manager)
         except InvalidStatus as exc:
             status = exc.response.status_code
-            if status in (401, 403):
+            if status == 401:
                 raise NotAuthorised(UNKNOWN_TOKEN) from exc
             if status >= 500:
                 raise

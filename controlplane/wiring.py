@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,20 +16,23 @@ from controlplane.adapters.docker_engine import DockerEngine
 from controlplane.adapters.machine import LocalMachine
 from controlplane.adapters.tailnet import make_tailnet
 from controlplane.app import Services, create_app, listener
-from controlplane.auth.service import TcpResolver, Tokens
+from controlplane.auth.service import GatewayResolver, Remembered, TcpResolver, Tokens
 from controlplane.auth.store import load_token
 from controlplane.commands.service import Commands
 from controlplane.db import Database
 from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
 from controlplane.events.bus import Bus
+from controlplane.gateway.service import Gateway
+from controlplane.gateway.spec import GatewaySettings
+from controlplane.gateway.store import Store as GatewayStore
 from controlplane.images.service import BuiltImage, Report, build_images
 from controlplane.ports import Engine, Machine, Tailnet
 from controlplane.settings import Loaded, Settings
 from controlplane.system.metrics import Metrics
 from controlplane.system.requests import Requests
-from controlplane.system.server import listen, serve
+from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
-from controlplane.tailnet.service import TailnetService
+from controlplane.tailnet.service import TailnetService, strangers
 from controlplane.workspaces.checkout import Checkout
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
@@ -43,6 +47,9 @@ from controlplane.workspaces.store import Store
 from controlplane.workspaces.uploads import UploadFolder
 
 log = logging.getLogger(__name__)
+
+OWNERS_SECONDS = 3.0
+"""How long the tailnet may take to say whose it is before the control plane serves without knowing."""
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -127,6 +134,7 @@ class Core:
             pod_settings=lambda: pod_settings(settings, outside, sidecar_image),
             settings=settings,
             ssh_address=_reachable(settings.ssh.bind),
+            look=lambda: self.workspaces.look(),
             changed=lambda name: self.workspaces.changed(name),
             checkpoint=checkpoint,
         )
@@ -134,7 +142,6 @@ class Core:
             settings=settings,
             engine=outside.engine,
             tailnet=outside.tailnet,
-            look=lambda: self.workspaces.look(),
             machine=outside.machine,
             store=store,
             pods=pods,
@@ -158,6 +165,25 @@ class Core:
             workspaces=self.workspaces,
             instance=settings.instance,
         )
+        self.gateway = Gateway(
+            engine=outside.engine,
+            tailnet=outside.tailnet,
+            store=GatewayStore(database, outside.tailnet.identity),
+            settings=GatewaySettings(
+                instance=settings.instance,
+                image=sidecar_image,
+                run_folder=str((loaded.folder / "run").absolute()),
+                pool=settings.network.pool,
+            ),
+            owners=settings.auth.owners,
+            reserved=lambda: [record.reservation.subnet for record in store.all()],
+            strangers=lambda: strangers(outside.tailnet, settings.auth.owners),
+        )
+        self._at_gateway = GatewayResolver(
+            owners=self.gateway.owners,
+            workspace_of=store.name_of_node,
+            own_addresses=Remembered(outside.machine.own_tailnet_addresses),
+        )
         self.services = Services(
             loaded=loaded,
             workspaces=self.workspaces,
@@ -175,6 +201,7 @@ class Core:
                     for record in store.all()
                     if record.node_id is not None and record.tailnet == store.tailnet
                 },
+                self.gateway.shown,
                 elsewhere=lambda: [
                     record.name
                     for record in store.all()
@@ -192,6 +219,7 @@ class Core:
                 "first look": self._first_look,
                 "tailnet": self._tailnet,
                 "packet rules": self._packet_rules,
+                "gateway": self._gateway,
             },
         )
 
@@ -221,28 +249,51 @@ class Core:
     async def _packet_rules(self) -> str | None:
         return self._host_rules.error
 
+    async def _gateway(self) -> str | None:
+        """Shown, and no reason not to be ready: this machine does without it."""
+        found = self.gateway.shown()
+        return None if found is None else found.error or f"http://{found.name}"
+
     async def run(self, host: str, port: int) -> None:
         """Until a signal or ``agent.kill`` ends it."""
         requests = Requests(self.services.metrics)
-        app = listener(
-            create_app(self.services),
+        routes = create_app(self.services)
+        allowed = self.services.loaded.settings.auth.allowed_hosts
+        at_tcp = listener(
+            routes,
             requests=requests,
             resolver=TcpResolver(self.services.tokens),
-            allowed_hosts=(*self.services.loaded.settings.auth.allowed_hosts, *_own_name(host)),
+            allowed_hosts=(*allowed, *_own_name(host)),
         )
+        at_gateway = listener(
+            routes, requests=requests, resolver=self._at_gateway, allowed_hosts=allowed, names=self.gateway.names
+        )
+        folder = self.services.loaded.folder / "run"
+        serving = partial(serve, requests=requests, stop=self.stop, before_end=self.services.end_streams)
         tcp = listen(host, port)
+        inside = listen_in(folder) if self._outside.tailnet.joins else None
         try:
+            with anyio.move_on_after(OWNERS_SECONDS):
+                # Requests from the tailnet may come at once: the gateway outlives us.
+                await self.gateway.learn_owners()
             async with anyio.create_task_group() as tasks:
                 self.jobs.run_in(tasks)
                 self.sidecars.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
-                await serve(app, tcp, requests=requests, stop=self.stop, before_end=self.services.end_streams)
+                tasks.start_soon(self.gateway.run, self.reconciler.looked)
+                async with anyio.create_task_group() as servers:
+                    servers.start_soon(serving, at_tcp, tcp)
+                    if inside is not None:
+                        servers.start_soon(serving, at_gateway, inside)
                 # What is under way is broken off; it goes on from there at the next start.
                 tasks.cancel_scope.cancel()
         finally:
             tcp.close()
+            if inside is not None:
+                inside.close()
+                (folder / CONTROL_SOCKET).unlink(missing_ok=True)
             with anyio.CancelScope(shield=True):
                 await self._outside.tailnet.close()
                 await self._outside.engine.close()

@@ -57,4 +57,7 @@ class Door:
         if identity is ANONYMOUS and scope["type"] == "http":
             is_open = scope["method"] == "GET" and scope["path"] == OPEN
             demand(identity, Right.HEALTH if is_open else Right.MANAGE)
+        elif identity is not ANONYMOUS and scope["type"] == "websocket":
+            # Refused before it is opened, where there is still room for a sentence.
+            demand(identity, Right.MANAGE)
         return identity

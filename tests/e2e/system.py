@@ -3,6 +3,8 @@
 Everything has an instance name that nothing else has, and is removed by its labels at the end.
 """
 
+import io
+import json
 import os
 import secrets
 import shlex
@@ -10,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -177,12 +180,13 @@ class System:
         return device
 
     def objects(self) -> list[str]:
-        """Names of all containers, networks and volumes with this instance's label, but the coordinator's."""
+        """Names of all containers, networks and volumes with this instance's label that are a workspace's."""
         label = f"label=perry.instance={self.instance}"
         found = docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").splitlines()
         found += docker("network", "ls", "--filter", label, "--format", "{{.Name}}").splitlines()
         found += docker("volume", "ls", "--filter", label, "--format", "{{.Name}}").splitlines()
-        return sorted(name for name in found if name.startswith(f"{self.instance}-") and "coordinator" not in name)
+        own = (f"{self.instance}-coordinator", f"{self.instance}-gateway")
+        return sorted(name for name in found if name.startswith(f"{self.instance}-") and name not in own)
 
     def remove(self) -> None:
         """End the process and remove everything with this instance's label."""
@@ -246,6 +250,24 @@ class Device:
         assert not check or done.returncode == 0, f"{shlex.join(command)}: {done.returncode} {output}"
         return done.returncode, output
 
+    def install_perry(self) -> None:
+        """Put this checkout's CLI on it. What it needs is in the image."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for package in ("cli", "protocol"):
+                for file in sorted((CHECKOUT / package).rglob("*.py")):
+                    tar.add(file, f"usr/lib/python3/dist-packages/{file.relative_to(CHECKOUT)}")
+            program = b"#!/usr/bin/python3\nfrom cli.main import main\nmain()\n"
+            entry = tarfile.TarInfo("usr/local/bin/perry")
+            entry.size, entry.mode = len(program), 0o755
+            tar.addfile(entry, io.BytesIO(program))
+        docker("cp", "-", f"{self.container}:/", stdin=buffer.getvalue())
+
+    def rpc(self, procedure: str, *more: str, base: str = "http://perry") -> tuple[int, Any]:
+        """Status and answer of a procedure of the API, asked by curl as anybody would."""
+        command = rpc(procedure, *more, base=base)
+        return answer(self.run(*command)[1])
+
     def knows(self, workspace: Workspace) -> None:
         """Fill known_hosts from what the control plane says, as a person would."""
         lines = "".join(f"{workspace.name} {key}\n" for key in workspace.ssh_host_keys)
@@ -254,6 +276,34 @@ class Device:
     def ssh(self, target: str, *command: str, check: bool = True) -> tuple[int, str]:
         options = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10")
         return self.run("ssh", *options, target, *command, check=check)
+
+
+def rpc(procedure: str, *more: str, base: str = "http://perry") -> list[str]:
+    """The command that asks for a procedure; its output is for :func:`answer`."""
+    url = f"{base}/rpc/{procedure.replace('.', '/')}"
+    return [
+        "curl",
+        "-sS",
+        "-m",
+        "20",
+        "-w",
+        "\n%{http_code}",
+        "-H",
+        "Content-Type: application/json",
+        *more,
+        "-d",
+        "{}",
+        url,
+    ]
+
+
+def answer(output: str) -> tuple[int, Any]:
+    """Status and content of what such a command printed."""
+    body, _, status = output.rpartition("\n")
+    try:
+        return int(status), json.loads(body)["json"]
+    except (ValueError, KeyError) as exc:
+        raise AssertionError(f"no answer of the API: {output}") from exc
 
 
 def running(folder: Path, **options: Any) -> Iterator[System]:

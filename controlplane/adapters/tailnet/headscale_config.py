@@ -16,13 +16,16 @@ POLICY: dict[str, Any] = {
     "tagOwners": {WORKSPACE_TAG: [f"{USER}@"], GATEWAY_TAG: [f"{USER}@"]},
     "acls": [
         {"action": "accept", "src": [f"{USER}@"], "dst": [f"{WORKSPACE_TAG}:*", f"{GATEWAY_TAG}:*", f"{USER}@:*"]},
+        # Others too, who are told there who they are taken for; else they would wait for an answer in vain.
+        {"action": "accept", "src": ["*"], "dst": [f"{GATEWAY_TAG}:80,443,7391"]},
         {"action": "accept", "src": [WORKSPACE_TAG], "dst": [f"{WORKSPACE_TAG}:*"]},
         {"action": "accept", "src": [WORKSPACE_TAG], "dst": [f"{GATEWAY_TAG}:80,443,7391,18789"]},
     ],
     # So that a node that restarts while the coordinator is away is back at once.
     "nodeAttrs": [{"target": ["*"], "attr": ["cache-network-maps"]}],
 }
-"""Owners reach everything of Perry's and their own devices; workspaces reach workspaces and no device of an owner."""
+"""Owners reach everything of Perry's and their own devices; workspaces reach workspaces and no device of an owner.
+Everybody reaches the gateway, which knows its callers."""
 
 
 def policy() -> str:

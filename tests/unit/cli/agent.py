@@ -181,10 +181,10 @@ class FakeAgent:
 
     async def _events(self, scope: Scope, receive: Receive, send: Send, authorised: bool) -> None:
         assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
         if not authorised:
             await send({"type": "websocket.close", "code": 4001})
             return
-        await send({"type": "websocket.accept"})
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._sockets.append(queue)
         self.subscriptions.append(scope["query_string"].decode())

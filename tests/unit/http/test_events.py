@@ -216,10 +216,13 @@ class Guest:
         return Identity(kind=IdentityKind.NODE, login="guest@")
 
 
-async def test_somebody_who_may_not_is_closed_with_4001(surface: Surface) -> None:
+async def test_somebody_who_may_not_is_told_so_before_the_upgrade(surface: Surface) -> None:
     surface.app = surface.listener(Guest())
-    async with surface.served() as port, connect(url(port), proxy=None) as ws:
-        assert await closed(ws) == 4001
+    async with surface.served() as port:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(url(port), proxy=None)
+        assert caught.value.response.status_code == 403
+        assert b"recognised as guest@" in (caught.value.response.body or b"")
         assert surface.bus.subscribers == 0
 
 
