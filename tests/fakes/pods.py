@@ -32,9 +32,9 @@ class FakePods:
 
     def started(self, container: FakeContainer) -> None:
         """A container starts, or is told to read its key again."""
-        if container.spec.labels.get("perry.role") != Role.TAILNET:
+        if container.spec.labels.get("perry.role") not in (Role.TAILNET, Role.GATEWAY):
             return
-        name = container.spec.labels["perry.workspace"]
+        name = container.spec.labels.get("perry.workspace", "perry")
         container.say(json.dumps({"border": True, "state": "starting", "hostname": name}))
         if not self.sidecar_joins:
             return

@@ -1,6 +1,6 @@
 """The control plane's HTTP side on a fake service: for tests of what stands in front, and of its clients."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -73,9 +73,15 @@ class Surface:
         await self.engine.ensure_container(ContainerSpec(name=name, image=IMAGE, labels={}))
         await self.engine.start(name)
 
-    def listener(self, resolver: Resolver) -> App:
+    def listener(self, resolver: Resolver, names: Callable[[], Collection[str]] = tuple) -> App:
         """The same routes as another listener serves them."""
-        return listener(self.litestar, requests=self.requests, resolver=resolver, allowed_hosts=self.allowed_hosts)
+        return listener(
+            self.litestar,
+            requests=self.requests,
+            resolver=resolver,
+            allowed_hosts=self.allowed_hosts,
+            names=names,
+        )
 
     @asynccontextmanager
     async def served(self, *, grace: float = 5) -> AsyncIterator[int]:
