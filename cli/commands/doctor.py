@@ -226,6 +226,12 @@ def _tailnet(client: Client) -> Iterator[Check]:
         yield Check("owners", Verdict.FAIL, tailnet.owners_warning)
     else:
         yield Check("owners", Verdict.OK, ", ".join(tailnet.owners))
+    if tailnet.gateway is not None:
+        url = f"http://{tailnet.gateway.name}"
+        if tailnet.gateway.error:
+            yield Check("gateway", Verdict.WARN, f"{url}, the agent on the tailnet: {tailnet.gateway.error}")
+        else:
+            yield Check("gateway", Verdict.OK, f"the agent is at {url} for devices on the tailnet")
     device = next((node for node in tailnet.nodes if set(node.ips) & _own_addresses()), None)
     if device is not None:
         yield Check("this device", Verdict.OK, f"on the tailnet as {device.name}")

@@ -11,7 +11,7 @@ from protocol.auth import IdentityKind, WhoAmI
 from protocol.config import Config, ConfigValue
 from protocol.errors import ErrorCode
 from protocol.health import Check, Readiness
-from protocol.tailnet import TailnetNode, TailnetStatus
+from protocol.tailnet import GatewayStatus, TailnetNode, TailnetStatus
 from protocol.version import VERSION
 from protocol.workspaces import TailnetState, WorkspaceTailnet
 from tests.unit.cli.agent import Answer, FakeAgent, refuses, workspace
@@ -123,6 +123,17 @@ def test_missing_images(perry_: Perry, well: FakeAgent, monkeypatch: pytest.Monk
 def test_a_token_that_others_can_read(perry_: Perry, well: FakeAgent) -> None:
     (perry_.folder / "token").chmod(0o644)
     assert lines(perry_)["token"][0] == "fail"
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(None, "ok"), ("Its key was refused.", "warn")])
+def test_the_gateway(perry_: Perry, well: FakeAgent, error: str | None, verdict: str) -> None:
+    assert "gateway" not in lines(perry_)
+    gateway = GatewayStatus(name="perry-1", online=error is None, ips=[], error=error)
+    well.answers["tailnet.status"] = TailnetStatus(provider="e", ready=True, owners=["o"], nodes=[NODE], gateway=gateway)
+    found = lines(perry_)["gateway"]
+    assert found[0] == verdict and "http://perry-1" in found[1] and (error or "") in found[1]
+    shown = perry_("tailnet", "status").stdout
+    assert "Agent" in shown and "http://perry-1" in shown and (error or "") in shown
 
 
 def test_a_device_that_is_not_on_the_tailnet(perry_: Perry, well: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
