@@ -13,7 +13,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store:
-    """The table ``gateway``. What it says of another tailnet than ``tailnet`` counts for nothing."""
+    """The table ``gateway``: a place on ``tailnet``, and those on tailnets that were configured before."""
 
     def __init__(self, database: Database, tailnet: str) -> None:
         self._db = database
@@ -25,4 +25,4 @@ class Store:
 
     def set(self, place: Place) -> None:
         values = (self._tailnet, place.node_id, place.key_id)
-        self._db.run("INSERT OR REPLACE INTO gateway (id, tailnet, node_id, key_id) VALUES (1, ?, ?, ?)", values)
+        self._db.run("INSERT OR REPLACE INTO gateway (tailnet, node_id, key_id) VALUES (?, ?, ?)", values)

@@ -52,6 +52,8 @@ class TailnetService:
                     )
                     for node in sorted(found, key=lambda node: node.name)
                 ]
+        # One that is away would only be waited for once more.
+        doubts = await strangers(self._tailnet, self._owners) if error is None else []
         return TailnetStatus(
             provider=info.provider,
             ready=self._tailnet.joins and error is None,
@@ -63,7 +65,7 @@ class TailnetService:
             warning=" ".join(filter(None, (info.warning, self._moved()))) or None,
             credential=info.credential,
             credential_expires=_rfc3339(info.credential_expires),
-            owners_warning=" ".join(await strangers(self._tailnet, self._owners)) or None,
+            owners_warning=" ".join(doubts) or None,
             gateway=self._gateway(),
         )
 

@@ -82,3 +82,14 @@ def test_a_workspace_moves_to_their_headscale_and_is_deleted_there(
     system.perry("delete", "alpha", "--force")
     eventually(lambda: "alpha" not in theirs.nodes(), "the node is gone")
     assert "laptop" in theirs.nodes()
+
+    eventually(lambda: "perry" in theirs.nodes(), "the gateway has come over too")
+    system.perry("config", "set", "tailnet.provider", "embedded")
+    system.stop()
+    system.start()
+    eventually(lambda: gateway_at_home(system), "the gateway is back on the embedded tailnet, under its own name")
+
+
+def gateway_at_home(system: System) -> bool:
+    nodes = {node["name"]: node["online"] for node in system.call("tailnet.status")["nodes"]}
+    return nodes == {"perry": True}

@@ -2,12 +2,15 @@
 
 import sqlite3
 import stat
+from contextlib import closing
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from controlplane.db import Database
 from controlplane.errors import AlreadyRunning, StateError
+from controlplane.gateway.store import Place, Store
 from controlplane.wiring import folder_lock
 
 
@@ -55,3 +58,32 @@ def test_one_control_plane_for_each_folder(tmp_path: Path) -> None:
         pass
     with folder_lock(tmp_path):
         pass
+
+
+def test_what_there_was_before_there_were_several_tailnets_is_the_embedded_ones(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    script = resources.files("controlplane.db.migrations").joinpath("0001_workspaces.sql").read_text()
+    with closing(sqlite3.connect(file)) as old:
+        old.executescript(script)
+        old.execute(
+            "INSERT INTO workspaces (name, created, desired, ssh_port, subnet, request, node_id) "
+            "VALUES ('alpha', '2026-01-01T00:00:00Z', 'running', 1, '10.0.0.0/28', '{}', '3')"
+        )
+        old.execute("INSERT INTO tailnet_leftovers VALUES ('node', '4')")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    database = Database.open(file)
+    assert [tuple(row) for row in database.rows("SELECT tailnet, node_id FROM workspaces")] == [("embedded", "3")]
+    assert [tuple(row) for row in database.rows("SELECT * FROM tailnet_leftovers")] == [("embedded", "node", "4")]
+    database.close()
+
+
+def test_a_gateway_that_comes_back_to_a_tailnet_knows_its_old_place(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "state.db")
+    here, there = Store(database, "embedded"), Store(database, "headscale https://h")
+    here.set(Place(node_id="1"))
+    assert there.place() == Place()
+    there.set(Place(node_id="1", key_id="2"))
+    there.set(Place(node_id="3"))
+    assert (here.place(), there.place()) == (Place(node_id="1"), Place(node_id="3"))
+    database.close()
