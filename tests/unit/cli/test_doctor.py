@@ -129,7 +129,9 @@ def test_a_token_that_others_can_read(perry_: Perry, well: FakeAgent) -> None:
 def test_the_gateway(perry_: Perry, well: FakeAgent, error: str | None, verdict: str) -> None:
     assert "gateway" not in lines(perry_)
     gateway = GatewayStatus(name="perry-1", online=error is None, ips=[], error=error)
-    well.answers["tailnet.status"] = TailnetStatus(provider="e", ready=True, owners=["o"], nodes=[NODE], gateway=gateway)
+    well.answers["tailnet.status"] = TailnetStatus(
+        provider="e", ready=True, owners=["o"], nodes=[NODE], gateway=gateway
+    )
     found = lines(perry_)["gateway"]
     assert found[0] == verdict and "http://perry-1" in found[1] and (error or "") in found[1]
     shown = perry_("tailnet", "status").stdout
