@@ -7,7 +7,7 @@ that. Proxies from the environment are not used: a control plane is on this mach
 import http.client
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -98,6 +98,23 @@ class Client:
             status, answer = self._exchange("PUT", f"/uploads/{upload_id}", chunks(), headers, READ_SECONDS)
         if status >= 300:
             raise self.refusal(status, answer)
+
+    def lines(self, path: str, *, seconds: float) -> Iterator[bytes]:
+        """The lines of an answer that goes on for ever, as they come. Lost where nothing came for ``seconds``."""
+        connection = self._connected()
+        try:
+            connection.request("GET", self.target.path + path, headers=self.headers())
+            response = connection.getresponse()
+            if response.status >= 300:
+                raise self.refusal(response.status, response.read(ANSWER_LIMIT))
+            if connection.sock is not None:
+                connection.sock.settimeout(seconds)
+            while line := response.readline():
+                yield line
+        except (OSError, http.client.HTTPException) as exc:
+            raise Lost(f"The connection to the agent at {self.target.url} broke ({_reason(exc)}).") from exc
+        finally:
+            connection.close()
 
     def headers(self) -> dict[str, str]:
         """What every request carries."""

@@ -37,9 +37,9 @@ def clean(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def line(text: str = "") -> None:
-    """One line on stdout."""
-    print(text)
+def line(text: str = "", *, now: bool = False) -> None:
+    """One line on stdout; ``now`` also into a pipe."""
+    print(text, flush=now)
 
 
 def note(text: str) -> None:

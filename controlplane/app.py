@@ -18,6 +18,8 @@ from controlplane.config import routes as config
 from controlplane.config.service import Configuration
 from controlplane.events import routes as events
 from controlplane.events.bus import Bus
+from controlplane.logs import routes as logs
+from controlplane.logs.service import Logs
 from controlplane.problems import HANDLERS
 from controlplane.procedures import Bound, Group, Procedure
 from controlplane.rpc import BODY_LIMIT, route
@@ -52,6 +54,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     tailnet: TailnetService
     bus: Bus
     commands: Commands
+    logs: Logs
     uploads: UploadFolder
     tokens: Tokens
     metrics: Metrics
@@ -61,6 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """End what would go on for ever: the control plane stops."""
         self.bus.close()
         self.commands.close()
+        self.logs.close()
 
     def bound(self) -> list[Bound]:
         """Every procedure with its service."""
@@ -87,6 +91,7 @@ def create_app(services: Services) -> Litestar:
             *system.routes(services.metrics, services.probes, lambda: openapi.encoded(procedures())),
             events.route(services.bus, services.workspaces.last_seen, services.tokens),
             commands.route(services.commands, services.tokens),
+            logs.route(services.logs),
             workspaces.upload_route(services.uploads),
             wake.wake_route(),
         ],

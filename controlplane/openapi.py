@@ -19,11 +19,12 @@ from protocol.events import Event
 from protocol.exec import ClientFrame, ServerFrame
 from protocol.health import Health, Readiness
 from protocol.version import VERSION
-from protocol.workspaces import UnsavedWork
+from protocol.workspaces import LogLine, UnsavedWork
 
 FILE: Final = Path("protocol/openapi.json")
 
 _EXTRA: tuple[Any, ...] = (
+    LogLine,
     WireError,
     ErrorCode,
     UnsavedWork,
@@ -144,6 +145,24 @@ def _plain_paths(of: dict[str, Any]) -> dict[str, Any]:
                 "summary": "Wake a person's assistant. It answers NOT_IMPLEMENTED for now.",
                 "responses": {"default": error},
                 "x-right": Right.WAKE.value,
+            }
+        },
+        "/logs/{name}": {
+            "get": {
+                "operationId": "logs.follow",
+                "summary": "Follow what a workspace prints: the newest lines, and new ones for as long as it is read.",
+                "parameters": [
+                    {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
+                    {"name": "tail", "in": "query", "schema": {"type": "integer", "default": 200}},
+                    {"name": "since", "in": "query", "schema": {"type": "string"}},
+                ],
+                "responses": {
+                    "200": {
+                        "description": "A LogLine on each line; an empty line every 15 seconds of quiet.",
+                        "content": {"application/x-ndjson": {"schema": of[_key(LogLine)]}},
+                    },
+                    "default": error,
+                },
             }
         },
         "/uploads/{id}": {

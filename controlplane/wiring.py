@@ -30,6 +30,7 @@ from controlplane.ports import Engine, Machine, Tailnet
 from controlplane.settings import Loaded, Settings
 from controlplane.system.metrics import Metrics
 from controlplane.system.requests import Requests
+from controlplane.logs.service import Logs
 from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
@@ -225,6 +226,9 @@ class Core:
 
     async def _docker_version(self) -> str | None:
         try:
+            logs=Logs(outside.engine, self.workspaces),
+            credentials=self.credentials,
+            secrets=secrets,
             return (await self._outside.engine.info()).version
         except EngineError:
             return None
@@ -294,6 +298,7 @@ class Core:
             if inside is not None:
                 inside.close()
                 (folder / CONTROL_SOCKET).unlink(missing_ok=True)
+                self.services.logs.run_in(tasks)
             with anyio.CancelScope(shield=True):
                 await self._outside.tailnet.close()
                 await self._outside.engine.close()

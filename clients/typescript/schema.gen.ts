@@ -523,6 +523,23 @@ export interface components {
          * DeleteWorkspace
          * @description Input of ``workspaces.delete``. Without ``force``, unsaved work is a CONFLICT with :class:`UnsavedWork`.
          */
+    "/logs/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Follow what a workspace prints: the newest lines, and new ones for as long as it is read. */
+        get: operations["logs.follow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
         DeleteWorkspace: {
             name: string;
             /** @default false */
@@ -1611,3 +1628,29 @@ export interface operations {
         };
     };
 }
+    "logs.follow": {
+        parameters: {
+            query?: {
+                tail?: number;
+                since?: string;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A LogLine on each line; an empty line every 15 seconds of quiet. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["LogLine"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };

@@ -22,7 +22,7 @@ from controlplane.errors import (
 )
 from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Tailnet, is_node_of
 from controlplane.settings import Settings
-from controlplane.workspaces import repository, sidecars, spec, state
+from controlplane.workspaces import log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
 from controlplane.workspaces.jobs import Job, Jobs
 from controlplane.workspaces.pods import Checkpoint, Pods, ssh_ports
@@ -407,17 +407,22 @@ class Workspaces:
     async def logs(self, wanted: WorkspaceLogs) -> LogLines:
         """The newest lines of the workspace and its sidecar, oldest first."""
         self._must_exist(wanted.name)
-        names = self._pods.names(wanted.name)
+        since = log_times.exact(wanted.since)
         lines = [
             LogLine(at=entry.at, source=source, text=entry.text)
-            for source, container in (("workspace", names.workspace), ("tailnet", names.tailnet))
-            for entry in await self._engine.logs(container, tail=wanted.tail, since=wanted.since)
+            for source, container in self.log_sources(wanted.name).items()
+            for entry in await self._engine.logs(container, tail=wanted.tail, since=since)
             if source == "workspace" or entry.stream == "stderr"
         ]
         lines.sort(key=lambda line: line.at)
         return LogLines(items=lines[-wanted.tail :])
 
     def must_exist(self, name: str) -> None:
+    def log_sources(self, name: str) -> dict[str, str]:
+        """The containers whose lines are shown, by what those are called there."""
+        names = self._pods.names(name)
+        return {"workspace": names.workspace, "tailnet": names.tailnet}
+
         """NotFound where there is no such workspace."""
         self._must_exist(name)
 

@@ -10,7 +10,10 @@ from controlplane.app import Services, create_app, listener
 from controlplane.asgi import App
 from controlplane.auth.service import Resolver, TcpResolver, Tokens
 from controlplane.commands.service import Commands
+from controlplane.credentials.service import Credentials
+from controlplane.credentials.store import Secrets
 from controlplane.events.bus import Bus
+from controlplane.logs.service import Logs
 from controlplane.ports import ContainerSpec
 from controlplane.settings import load
 from controlplane.system.metrics import Metrics
@@ -44,6 +47,7 @@ class Surface:
         self.engine = FakeEngine([IMAGE])
         self.engine.processes = FakeProcesses(folder)
         self.services = Services(
+        self.workspaces.engine = self.engine
             loaded=load(folder, {"PERRY_PORT": "7000"}),
             workspaces=self.workspaces,
             agent=Agent(
@@ -64,6 +68,7 @@ class Surface:
         self.allowed_hosts = allowed_hosts
         self.app = self.listener(TcpResolver(self.tokens))
 
+            logs=Logs(self.engine, self.workspaces),
     async def _docker_version(self) -> str | None:
         return "20.10.24"
 
@@ -84,10 +89,10 @@ class Surface:
         )
 
     @asynccontextmanager
-    async def served(self, *, grace: float = 5) -> AsyncIterator[int]:
+    async def served(self, *, grace: float = 5, port: int = 0) -> AsyncIterator[int]:
         """A real server on a loopback port, until the block ends."""
-        socket = listen("127.0.0.1", 0)
-        port: int = socket.getsockname()[1]
+        socket = listen("127.0.0.1", port)
+        port = socket.getsockname()[1]
         async with anyio.create_task_group() as group:
 
             async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -106,3 +111,4 @@ class Surface:
                 yield port
             finally:
                 self.stop.set()
+            self.services.logs.run_in(group)

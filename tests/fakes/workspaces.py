@@ -23,6 +23,7 @@ from protocol.workspaces import (
     WorkspaceStatus,
     WorkspaceTailnet,
 )
+from tests.fakes.engine import FakeEngine
 
 
 def workspace(name: str, *, status: WorkspaceStatus = WorkspaceStatus.RUNNING, memory: int = 1 << 30) -> Workspace:
@@ -46,6 +47,8 @@ class FakeWorkspaces:
     def __init__(self, bus: Bus) -> None:
         self.fail: Exception | None = None
         self.asked: list[object] = []
+        self.engine: FakeEngine | None = None
+        """Has the containers, where there are any."""
         self._bus = bus
         self._all: dict[str, Workspace] = {}
 
@@ -101,6 +104,9 @@ class FakeWorkspaces:
         self._existing(wanted.name)
         return ExecResult(exit_code=0, stdout=" ".join(wanted.command), stderr="", truncated=False)
 
+    def log_sources(self, name: str) -> dict[str, str]:
+        return {"workspace": name}
+
     def must_exist(self, name: str) -> None:
         self._existing(name)
 
@@ -116,6 +122,9 @@ class FakeWorkspaces:
     async def logs(self, wanted: WorkspaceLogs) -> LogLines:
         self._called(wanted)
         self._existing(wanted.name)
+        if self.engine is not None and wanted.name in self.engine.by_name:
+            entries = await self.engine.logs(wanted.name, tail=wanted.tail, since=wanted.since)
+            return LogLines(items=[LogLine(at=entry.at, source="workspace", text=entry.text) for entry in entries])
         return LogLines(items=[LogLine(at="2026-01-01T00:00:00Z", source="workspace", text="hello")])
 
     def _called(self, wanted: object) -> None:

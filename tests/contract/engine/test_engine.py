@@ -239,9 +239,10 @@ async def _all(process: Process) -> dict[str, bytes]:
 
 async def _exit_code(process: Process) -> int:
     with anyio.fail_after(5):
-        while (code := await process.exit_code()) is None:
+        while True:
+            if (code := await process.exit_code()) is not None:
+                return code
             await anyio.sleep(0.02)
-    return code
 
 
 async def test_a_process_has_its_streams_and_an_exit_code(bench: Bench) -> None:
@@ -326,8 +327,9 @@ async def test_a_container_that_stops_ends_its_processes(bench: Bench) -> None:
 async def test_logs_are_followed_from_a_moment_to_the_end(bench: Bench) -> None:
     container = await _running(bench)
     with anyio.fail_after(10):
-        while not (before := await bench.engine.logs(container, tail=5)):
-            await anyio.sleep(0.05)
+        async for _ in bench.engine.follow_logs(container):
+            break
+        before = await bench.engine.logs(container, tail=5)
         async for entry in bench.engine.follow_logs(container):
             assert entry == before[0]
             break

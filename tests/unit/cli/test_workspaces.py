@@ -104,36 +104,6 @@ def test_logs_are_lines(perry_: Perry, agent: FakeAgent) -> None:
     assert msgspec.json.decode(perry_("logs", "alpha", "--json").stdout)["text"] == "up"
 
 
-def test_following_shows_each_line_once(perry_: Perry, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second, third = (LogLine(at=f"t{i}", source="workspace", text=f"line {i}") for i in (1, 1, 2))
-    second = msgspec.structs.replace(second, text="line 1b")
-    rounds = iter([[first], [first, second], [first, second, third], None])
-
-    def answer(_: Any) -> LogLines:
-        items = next(rounds)
-        if items is None:
-            raise AssertionError("asked again")
-        return LogLines(items=items)
-
-    agent.answers["workspaces.logs"] = answer
-    monkeypatch.setattr("cli.commands.logs.POLL_SECONDS", 0)
-    pauses = iter([None, None])
-
-    def sleep(_: float) -> None:
-        if next(pauses, "end") == "end":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("cli.commands.logs.time.sleep", sleep)
-    result = perry_("logs", "alpha", "-f")
-    assert result.exit_code == 130
-    assert [line.split("   ")[-1].split(" ", 1)[-1] for line in result.stdout.splitlines()] == [
-        "workspace line 1",
-        "workspace line 1b",
-        "workspace line 2",
-    ]
-    assert [wanted.get("since") for _, wanted in agent.calls] == [None, "t1", "t1"]
-
-
 # --- exec
 
 

@@ -23,7 +23,7 @@ from tests.unit.http.conftest import until
 
 pytestmark = pytest.mark.anyio
 
-PERRY = [str(Path(sys.executable).with_name("perry")), "exec"]
+PERRY = str(Path(sys.executable).with_name("perry"))
 
 
 class Agent:
@@ -41,11 +41,11 @@ class Agent:
 
     async def exec(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         with anyio.fail_after(20):
-            return await anyio.run_process([*PERRY, *arguments], input=stdin, env=self.environ, check=False)
+            return await anyio.run_process([PERRY, "exec", *arguments], input=stdin, env=self.environ, check=False)
 
-    def begun(self, *arguments: str, **options: int) -> subprocess.Popen[bytes]:
+    def begun(self, *arguments: str, command: str = "exec", **options: int) -> subprocess.Popen[bytes]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([*PERRY, *arguments], env=self.environ, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen([PERRY, command, *arguments], env=self.environ, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
 @asynccontextmanager
@@ -180,3 +180,25 @@ async def test_an_agent_that_stops(surface: Surface, tmp_path: Path) -> None:
             surface.stop.set()
             assert await ended(perry) == 7
             assert b"is stopping" in perry.stderr.read()
+
+
+async def test_logs_are_followed_over_a_restart_of_the_agent(surface: Surface, tmp_path: Path) -> None:
+    alpha = surface.engine.by_name["alpha"]
+    alpha.say("\x1b[2Jold")
+    async with served(surface, tmp_path) as agent:
+        perry = agent.begun("-f", "alpha", command="logs")
+        assert perry.stdin is not None and perry.stdout is not None and perry.stderr is not None
+        said = await read_until(perry.stdout.read1, b" [2Jold\n")  # type: ignore[attr-defined]
+        assert b"\x1b" not in said
+        alpha.say("new")
+        await read_until(perry.stdout.read1, b"new\n")  # type: ignore[attr-defined]
+    port = int(agent.environ["PERRY_URL"].rsplit(":", 1)[1])
+    alpha.say("while it was away")
+    surface.stop = anyio.Event()
+    async with surface.served(grace=1, port=port):
+        said = await read_until(perry.stdout.read1, b"away\n")  # type: ignore[attr-defined]
+        assert b"new" not in said
+        perry.send_signal(signal.SIGINT)
+        assert await ended(perry) == 130
+    for stream in (perry.stdin, perry.stdout, perry.stderr):
+        stream.close()

@@ -1,0 +1,1 @@
+"""What workspaces print, followed as it comes (``GET /logs/<name>``)."""
