@@ -26,11 +26,11 @@ from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import GatewaySettings
 from controlplane.gateway.store import Store as GatewayStore
 from controlplane.images.service import BuiltImage, Report, build_images
+from controlplane.logs.service import Logs
 from controlplane.ports import Engine, Machine, Tailnet
 from controlplane.settings import Loaded, Settings
 from controlplane.system.metrics import Metrics
 from controlplane.system.requests import Requests
-from controlplane.logs.service import Logs
 from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
@@ -211,6 +211,7 @@ class Core:
             ),
             bus=self.bus,
             commands=Commands(outside.engine, self.workspaces),
+            logs=Logs(outside.engine, self.workspaces),
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
             metrics=Metrics(),
@@ -226,9 +227,6 @@ class Core:
 
     async def _docker_version(self) -> str | None:
         try:
-            logs=Logs(outside.engine, self.workspaces),
-            credentials=self.credentials,
-            secrets=secrets,
             return (await self._outside.engine.info()).version
         except EngineError:
             return None
@@ -283,6 +281,7 @@ class Core:
             async with anyio.create_task_group() as tasks:
                 self.jobs.run_in(tasks)
                 self.sidecars.run_in(tasks)
+                self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
@@ -298,7 +297,6 @@ class Core:
             if inside is not None:
                 inside.close()
                 (folder / CONTROL_SOCKET).unlink(missing_ok=True)
-                self.services.logs.run_in(tasks)
             with anyio.CancelScope(shield=True):
                 await self._outside.tailnet.close()
                 await self._outside.engine.close()

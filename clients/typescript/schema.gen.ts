@@ -438,6 +438,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/logs/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Follow what a workspace prints: the newest lines, and new ones for as long as it is read. */
+        get: operations["logs.follow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/uploads/{id}": {
         parameters: {
             query?: never;
@@ -523,23 +540,6 @@ export interface components {
          * DeleteWorkspace
          * @description Input of ``workspaces.delete``. Without ``force``, unsaved work is a CONFLICT with :class:`UnsavedWork`.
          */
-    "/logs/{name}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Follow what a workspace prints: the newest lines, and new ones for as long as it is read. */
-        get: operations["logs.follow"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
         DeleteWorkspace: {
             name: string;
             /** @default false */
@@ -1602,32 +1602,6 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
-    "uploads.put": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/octet-stream": unknown;
-            };
-        };
-        responses: {
-            /** @description It is kept for a day. */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            default: components["responses"]["Error"];
-        };
-    };
-}
     "logs.follow": {
         parameters: {
             query?: {
@@ -1654,3 +1628,29 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    "uploads.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            /** @description It is kept for a day. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+}

@@ -417,12 +417,12 @@ class Workspaces:
         lines.sort(key=lambda line: line.at)
         return LogLines(items=lines[-wanted.tail :])
 
-    def must_exist(self, name: str) -> None:
     def log_sources(self, name: str) -> dict[str, str]:
         """The containers whose lines are shown, by what those are called there."""
         names = self._pods.names(name)
         return {"workspace": names.workspace, "tailnet": names.tailnet}
 
+    def must_exist(self, name: str) -> None:
         """NotFound where there is no such workspace."""
         self._must_exist(name)
 

@@ -10,8 +10,6 @@ from controlplane.app import Services, create_app, listener
 from controlplane.asgi import App
 from controlplane.auth.service import Resolver, TcpResolver, Tokens
 from controlplane.commands.service import Commands
-from controlplane.credentials.service import Credentials
-from controlplane.credentials.store import Secrets
 from controlplane.events.bus import Bus
 from controlplane.logs.service import Logs
 from controlplane.ports import ContainerSpec
@@ -46,8 +44,8 @@ class Surface:
         self.tokens = Tokens(TOKEN)
         self.engine = FakeEngine([IMAGE])
         self.engine.processes = FakeProcesses(folder)
-        self.services = Services(
         self.workspaces.engine = self.engine
+        self.services = Services(
             loaded=load(folder, {"PERRY_PORT": "7000"}),
             workspaces=self.workspaces,
             agent=Agent(
@@ -59,6 +57,7 @@ class Surface:
             tailnet=TailnetService(FakeTailnet(), (), dict),
             bus=self.bus,
             commands=Commands(self.engine, self.workspaces),
+            logs=Logs(self.engine, self.workspaces),
             uploads=self.uploads,
             tokens=self.tokens,
             metrics=self.metrics,
@@ -68,7 +67,6 @@ class Surface:
         self.allowed_hosts = allowed_hosts
         self.app = self.listener(TcpResolver(self.tokens))
 
-            logs=Logs(self.engine, self.workspaces),
     async def _docker_version(self) -> str | None:
         return "20.10.24"
 
@@ -106,9 +104,9 @@ class Surface:
                     task_status=task_status,
                 )
 
+            self.services.logs.run_in(group)
             await group.start(run)
             try:
                 yield port
             finally:
                 self.stop.set()
-            self.services.logs.run_in(group)
