@@ -27,7 +27,9 @@ _LAST_WORDS = 2.0
 def listen(host: str, port: int) -> socket.socket:
     """A TCP socket there; 0 is any free port. StartupError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol by name: only then asyncio switches off Nagle's algorithm, which holds back the second part of
+    # an answer on a connection that was used before, by 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -111,6 +111,16 @@ async def test_a_client_that_leaves_in_mid_body_is_no_crash(surface: Surface, ca
     assert [record.__dict__["fields"]["status"] for record in caplog.records] == [499, 499]
 
 
+async def test_nothing_is_held_back_on_a_connection_that_was_used_before(surface: Surface) -> None:
+    async with surface.served() as port, httpx.AsyncClient(trust_env=False) as client:
+        took = []
+        for _ in range(9):
+            began = time.monotonic()
+            await client.get(f"http://127.0.0.1:{port}/health")
+            took.append(time.monotonic() - began)
+    assert sorted(took)[4] < 0.03, "Nagle's algorithm makes it 40 ms"
+
+
 async def test_a_busy_port_is_a_sentence() -> None:
     taken = listen("127.0.0.1", 0)
     try:
