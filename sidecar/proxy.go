@@ -55,9 +55,8 @@ func newProxy(callers Callers, socket string, log *slog.Logger) http.Handler {
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 	passing := &httputil.ReverseProxy{
-		Transport:     transport,
-		FlushInterval: -1, // at once: progress is read as it comes
-		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Transport: transport,
+		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		// Headers that hold for one connection are gone before this is called, so that no `Connection: Perry-Identity`
 		// takes away what it sets.
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -65,7 +64,6 @@ func newProxy(callers Callers, socket string, log *slog.Logger) http.Handler {
 			r.Out.Host = r.In.Host // which the control plane checks
 			dropOwnHeaders(r.Out.Header)
 			r.Out.Header[identityHeader] = r.In.Context().Value(callerKey{}).([]string)
-			r.Out.Trailer = nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var dial *net.OpError
