@@ -221,9 +221,12 @@ class Client:
         return self._other_version(other)
 
     def _other_version(self, other: Health) -> NotReady:
+        older = _number(other.version) < _number(VERSION)
         return NotReady(
-            f"The agent at {self.target.url} is version {other.version} (API {other.api_version}) and this perry is "
-            f"{VERSION} (API {API_VERSION}), which do not understand each other; install the same version on both."
+            f"The agent at {self.target.url} is version {other.version} (API {other.api_version}), "
+            f"{'older' if older else 'newer'} than this perry, which is {VERSION} (API {API_VERSION}), and they do not "
+            f"understand each other in this; update {'the agent' if older else 'perry here'}, or install the same "
+            "version on both."
         )
 
     def _health(self) -> Health:
@@ -238,3 +241,8 @@ def _reason(exc: BaseException) -> str:
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     return str(exc) or type(exc).__name__
+
+
+def _number(version: str) -> list[int]:
+    """A version as it is compared; what is no number counts as 0."""
+    return [int(part) if part.isascii() and part.isdigit() else 0 for part in version.split(".")]

@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection
 from cli.client import Client
 from cli.errors import CliError, Lost, NotAuthorised
 from cli.sockets import UNKNOWN_TOKEN, is_not_authorised, opened
-from protocol.events import Event, Snapshot, event_decoder
+from protocol.events import Event, Later, Snapshot, event_decoder
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 2.0
@@ -53,7 +53,7 @@ class Events:
             return None
         try:
             frame = self._socket.recv(timeout=seconds)
-            event = event_decoder.decode(frame)
+            event = _known(frame)
         except TimeoutError:
             return None
         except ConnectionClosed as exc:
@@ -65,6 +65,9 @@ class Events:
             return None
         except msgspec.DecodeError as exc:
             raise CliError(f"The agent sent an event that this perry does not understand: {exc}.") from exc
+        if isinstance(event, Later):
+            self._seq = event.seq
+            return None
         if isinstance(event, Snapshot):
             self._epoch = event.epoch
         self._seq = event.seq
@@ -91,3 +94,20 @@ class Events:
     def _connect(self) -> ClientConnection:
         place = f"?epoch={self._epoch}&after={self._seq}" if self._epoch is not None else ""
         return self._open.enter_context(opened(self._client, f"/events{place}"))
+
+
+def _known(frame: str | bytes) -> Event | Later:
+    """The event; its number alone where it is of a kind that only a newer agent knows."""
+    try:
+        return event_decoder.decode(frame)
+    except msgspec.ValidationError:
+        if msgspec.json.decode(frame, type=_Kind).type in KINDS:
+            raise
+        return msgspec.json.decode(frame, type=Later)
+
+
+class _Kind(msgspec.Struct):
+    type: str
+
+
+KINDS: Final = frozenset({"snapshot", "workspace", "workspaceDeleted"})

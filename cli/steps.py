@@ -22,6 +22,10 @@ MARKS: Final = {
 }
 
 
+UNKNOWN: Final = ("?", "dim")
+"""For a status that a newer agent has."""
+
+
 class View(Protocol):
     """Something that shows a start."""
 
@@ -134,7 +138,7 @@ class Live:
             mark, style = SPINNER[int(self._clock() / FRAME_SECONDS) % len(SPINNER)], "yellow"
             text = f"{_text(step)} {self._clock() - self._began.get(step.id, self._clock()):.0f}s"
         else:
-            mark, style = MARKS[step.status]
+            mark, style = MARKS.get(step.status, UNKNOWN)
             text = _text(step)
         text = cut(text, columns - 4)
         dim = step.status in (StepStatus.PENDING, StepStatus.SKIPPED)

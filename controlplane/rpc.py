@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from controlplane.auth.guards import identity_of, needs
 from controlplane.errors import InvalidInput
 from controlplane.procedures import Bound
+from protocol.version import VERSION
 from protocol.wire import WORKSPACE_NAME, Wire
 
 BODY_LIMIT: Final = 1 << 20
@@ -70,11 +71,23 @@ def decode(body: bytes, kind: type[Wire] | None) -> Wire | None:
     if isinstance(call.json, msgspec.UnsetType):
         raise InvalidInput('The input is missing; send it as {"json": <input>}.')
     try:
-        if not call.meta:
-            return msgspec.json.decode(call.json, type=kind)
-        return msgspec.convert(_with_meta(msgspec.json.decode(call.json), call.meta), kind)
+        value = msgspec.json.decode(call.json)
+        if call.meta:
+            value = _with_meta(value, call.meta)
+        _refuse_unknown(value, kind)
+        return msgspec.convert(value, kind) if call.meta else msgspec.json.decode(call.json, type=kind)
     except _UNREADABLE as exc:
         raise InvalidInput(f"The input is wrong: {_shown(exc)}.") from exc
+
+
+def _refuse_unknown(value: Any, kind: type[Wire]) -> None:
+    """A field that we do not know is a wish that we would not fulfil: of a newer or older client, or misspelt."""
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    if isinstance(value, dict) and (unknown := sorted(value.keys() - known)):
+        raise InvalidInput(
+            f"The input has {unknown[0]!r}, which this agent (version {VERSION}) does not know; leave it away, or "
+            "install the same version on both."
+        )
 
 
 def _with_meta(value: Any, meta: list[list[int | str]]) -> Any:

@@ -1,13 +1,11 @@
 """Who is asking."""
 
-from enum import StrEnum
-
 import msgspec
 
-from protocol.wire import Wire
+from protocol.wire import Told, Wire
 
 
-class IdentityKind(StrEnum):
+class IdentityKind(Told):
     """How a caller was recognised. ``anonymous`` may read the health of the server, and nothing else.
 
     ``owner``, ``workspace`` and ``node`` (any other device) come from the tailnet.

@@ -34,4 +34,11 @@ class WorkspaceDeleted(Wire, frozen=True, tag="workspaceDeleted", tag_field="typ
 
 Event = Snapshot | WorkspaceChanged | WorkspaceDeleted
 
+
+class Later(msgspec.Struct, frozen=True):
+    """What every event has, also those that a newer control plane sends and this program does not know."""
+
+    seq: int
+
+
 event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

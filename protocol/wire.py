@@ -1,7 +1,8 @@
 """The base of every struct on the wire, and the names that all of them share."""
 
 import re
-from typing import Final
+from enum import StrEnum
+from typing import Final, Self
 
 import msgspec
 
@@ -14,6 +15,19 @@ WORKSPACE_NAME_PATTERN: Final = re.compile(WORKSPACE_NAME)
 
 DEFAULT_PORT: Final = 7391
 """TCP port of the control plane."""
+
+
+class Told(StrEnum):
+    """A word that a control plane says, of which a newer one may know more: one that we do not know stays as it came.
+
+    For answers only. What a client asks for is a plain enum, so that a misspelt word is refused.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = str(value)
+        return unknown
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=False):

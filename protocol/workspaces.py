@@ -1,16 +1,15 @@
 """Workspaces: what a client asks for and what it is told."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from protocol.wire import WORKSPACE_NAME, Wire
+from protocol.wire import WORKSPACE_NAME, Told, Wire
 
 WorkspaceName = Annotated[str, msgspec.Meta(pattern=WORKSPACE_NAME, max_length=63)]
 
 
-class WorkspaceStatus(StrEnum):
+class WorkspaceStatus(Told):
     """The state of a workspace, as its owner sees it."""
 
     RUNNING = "running"
@@ -19,7 +18,7 @@ class WorkspaceStatus(StrEnum):
     ERROR = "error"
 
 
-class StepStatus(StrEnum):
+class StepStatus(Told):
     """How far one step of a start has come."""
 
     PENDING = "pending"
@@ -39,7 +38,7 @@ class Step(Wire, frozen=True):
     seconds: float | None = None
 
 
-class StartupState(StrEnum):
+class StartupState(Told):
     """Whether a start is under way, and how the last one ended."""
 
     RUNNING = "running"
@@ -61,7 +60,7 @@ class WorkspacePorts(Wire, frozen=True):
     ssh: int
 
 
-class TailnetState(StrEnum):
+class TailnetState(Told):
     """What the tailnet knows of a workspace."""
 
     ONLINE = "online"

@@ -14,11 +14,17 @@ from controlplane.errors import PerryError
 from controlplane.system.logs import request_id
 from controlplane.system.metrics import Metrics
 from protocol.errors import ErrorCode
+from protocol.version import API_HEADER, API_VERSION, VERSION, VERSION_HEADER
 
 log = logging.getLogger(__name__)
 
 QUIET: Final = frozenset({"/health", "/ready", "/metrics"})
 """Asked every few seconds by machines: their lines are for debugging."""
+
+_VERSIONS: Final = (
+    (VERSION_HEADER.lower().encode(), VERSION.encode()),
+    (API_HEADER.lower().encode(), str(API_VERSION).encode()),
+)
 
 UNKNOWN_ROUTE: Final = "(none)"
 
@@ -146,7 +152,7 @@ class _Answer:
         else:
             await self._send(message)
             return
-        headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+        headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode()), *_VERSIONS]
         await self._send({**message, "headers": headers})
 
     async def _deny(self, code: int) -> None:
