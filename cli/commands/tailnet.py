@@ -33,7 +33,7 @@ def status(as_json: bool) -> None:
             ("Credential", shown.credential),
             ("Expires", shown.credential_expires),
             ("Domain", shown.domain),
-            ("Owners", ", ".join(shown.owners) or "nobody"),
+            ("Owners", ", ".join(shown.owners) or (None if shown.provider == "none" else "nobody")),
             ("", shown.owners_warning),
             ("Agent", _agent(shown)),
         ]
