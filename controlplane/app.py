@@ -16,6 +16,9 @@ from controlplane.commands import routes as commands
 from controlplane.commands.service import Commands
 from controlplane.config import routes as config
 from controlplane.config.service import Configuration
+from controlplane.credentials import routes as credentials
+from controlplane.credentials.service import Credentials
+from controlplane.credentials.store import Secrets
 from controlplane.events import routes as events
 from controlplane.events.bus import Bus
 from controlplane.logs import routes as logs
@@ -41,6 +44,9 @@ GROUPS: tuple[Group[Any], ...] = (
     config.group,
     tailnet.group,
     auth.group,
+    credentials.workspaces,
+    credentials.group,
+    credentials.secrets,
 )
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
 
@@ -55,6 +61,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     bus: Bus
     commands: Commands
     logs: Logs
+    credentials: Credentials
+    secrets: Secrets
     uploads: UploadFolder
     tokens: Tokens
     metrics: Metrics
@@ -73,6 +81,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *system.agent.bind(self.agent),
             *config.group.bind(Configuration(self.loaded)),
             *tailnet.group.bind(self.tailnet),
+            *credentials.workspaces.bind(self.credentials),
+            *credentials.group.bind(self.credentials),
+            *credentials.secrets.bind(self.secrets),
             *auth.group.bind(auth.Nothing()),
         ]
 

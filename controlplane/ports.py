@@ -466,6 +466,16 @@ class Machine(Protocol):
         """Whether an ssh server sends its banner there."""
 
 
+class Provisions(Protocol):
+    """What the person's workspaces are given: credentials, settings, scripts."""
+
+    async def bring(self, container: str, name: str) -> str | None:
+        """Credentials and settings, before the clone. What is worth saying; PerryError where something failed."""
+
+    async def prepare(self, container: str, name: str, progress: Callable[[str], None]) -> bool:
+        """The person's own scripts, after the clone. False where there are none; PerryError where one failed."""
+
+
 class Uploads(Protocol):
     """Bodies that a client sent ahead (git bundles)."""
 

@@ -19,6 +19,10 @@ from controlplane.app import Services, create_app, listener
 from controlplane.auth.service import GatewayResolver, Remembered, TcpResolver, Tokens
 from controlplane.auth.store import load_token
 from controlplane.commands.service import Commands
+from controlplane.credentials.service import Credentials
+from controlplane.credentials.sources import home_of
+from controlplane.credentials.store import Secrets
+from controlplane.credentials.watcher import watch_for_ever
 from controlplane.db import Database
 from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
 from controlplane.events.bus import Bus
@@ -28,7 +32,7 @@ from controlplane.gateway.store import Store as GatewayStore
 from controlplane.images.service import BuiltImage, Report, build_images
 from controlplane.logs.service import Logs
 from controlplane.ports import Engine, Machine, Tailnet
-from controlplane.settings import Loaded, Settings
+from controlplane.settings import Loaded, Settings, load
 from controlplane.system.metrics import Metrics
 from controlplane.system.requests import Requests
 from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
@@ -102,7 +106,9 @@ def make_folder(folder: Path, environ: Mapping[str, str]) -> None:
 class Core:
     """Everything behind the API, put together."""
 
-    def __init__(self, loaded: Loaded, outside: Outside, database: Database, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, loaded: Loaded, environ: Mapping[str, str], outside: Outside, database: Database, checkpoint: Checkpoint
+    ) -> None:
         settings = loaded.settings
         self.bus = Bus()
         self.uploads = UploadFolder(loaded.folder / "uploads", limit=settings.uploads.limit)
@@ -123,6 +129,14 @@ class Core:
         keys = Keys(outside.tailnet, store, checkpoint)
         checkout = Checkout(outside.engine, self.uploads)
         sidecar_image = f"perry/sidecar:{settings.image_tag}"
+        secrets = Secrets(loaded.folder / "secrets")
+        self.credentials = Credentials(
+            outside.engine,
+            secrets=secrets,
+            home=home_of(environ),
+            settings=lambda: load(loaded.folder, environ).settings,
+            workspaces=lambda: self.workspaces,
+        )
         starter = Starter(
             engine=outside.engine,
             tailnet=outside.tailnet,
@@ -132,6 +146,7 @@ class Core:
             sidecars=self.sidecars,
             checkout=checkout,
             keys=keys,
+            provisions=self.credentials,
             pod_settings=lambda: pod_settings(settings, outside, sidecar_image),
             settings=settings,
             ssh_address=_reachable(settings.ssh.bind),
@@ -212,6 +227,8 @@ class Core:
             bus=self.bus,
             commands=Commands(outside.engine, self.workspaces),
             logs=Logs(outside.engine, self.workspaces),
+            credentials=self.credentials,
+            secrets=secrets,
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
             metrics=Metrics(),
@@ -285,6 +302,7 @@ class Core:
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
+                tasks.start_soon(watch_for_ever, self.credentials)
                 tasks.start_soon(self.gateway.run, self.reconciler.looked)
                 async with anyio.create_task_group() as servers:
                     servers.start_soon(serving, at_tcp, tcp)
@@ -323,7 +341,7 @@ def run(
         try:
 
             async def main() -> None:
-                core = Core(loaded, outside(loaded), database, checkpoint)
+                core = Core(loaded, environ, outside(loaded), database, checkpoint)
                 await core.run(loaded.settings.host, loaded.settings.port)
 
             anyio.run(main)

@@ -10,10 +10,13 @@ from typing import Final
 
 import msgspec
 
+from controlplane.workspaces.environment import LOADING
 from controlplane.workspaces.spec import HOME
 from protocol.exec import ExecSignal, Run
 
-SCRIPT: Final = """\
+SCRIPT: Final = (
+    LOADING
+    + """\
 unset CDPATH
 cd -- "$1" 2>/dev/null || cd
 [ -z "$2" ] || cd -- "$2" 2>/dev/null || { echo no-folder; exit 126; }
@@ -38,6 +41,7 @@ unset perry
 echo "runs $$"
 exec "$@"
 """
+)
 
 SIGNAL_SCRIPT: Final = 'kill -s "$1" -- "-$2"'
 FIRST_LINE_LIMIT: Final = 64

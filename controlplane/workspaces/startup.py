@@ -5,6 +5,7 @@ tailnet that cannot be joined and a repository that cannot be cloned are failed 
 """
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +22,7 @@ from controlplane.errors import (
     TailnetNameTaken,
     TookTooLong,
 )
-from controlplane.ports import Engine, Machine, Tailnet, is_node_of
+from controlplane.ports import Engine, Machine, Provisions, Tailnet, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
@@ -59,6 +60,7 @@ class Starter:
         sidecars: Sidecars,
         checkout: Checkout,
         keys: Keys,
+        provisions: Provisions,
         pod_settings: Callable[[], Awaitable[PodSettings]],
         settings: Settings,
         ssh_address: str,
@@ -74,6 +76,7 @@ class Starter:
         self._sidecars = sidecars
         self._checkout = checkout
         self._keys = keys
+        self._provisions = provisions
         self._pod_settings = pod_settings
         self._settings = settings
         self._ssh_address = ssh_address
@@ -164,7 +167,7 @@ class Starter:
                 await self._wait_for_ssh(record, pod)
             self._note_host_keys(name, tuple(keys or await self._read_host_keys(pod, "cat")))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._clone, name, pod, failures)
+            tasks.start_soon(self._fill, name, pod, failures)
             tasks.start_soon(self._join, name, failures)
 
     # --- the steps
@@ -229,6 +232,30 @@ class Starter:
             log.warning("the ssh host keys of %s have changed", name)
         self._store.set_host_keys(name, keys)
         self._changed(name)
+
+    async def _fill(self, name: str, pod: PodSpec, failures: list[str]) -> None:
+        """Credentials, then what needs them. Each is tried also where the one before has failed."""
+        container = pod.names.workspace
+        try:
+            async with self._step(name, StepId.CREDENTIALS):
+                said = await self._provisions.bring(container, name)
+                self._checkpoint("credentials brought")
+            if said:
+                log.info("%s: %s", name, said)
+        except PerryError as exc:
+            failures.append(exc.message)
+        await self._clone(name, pod, failures)
+        try:
+            async with self._step(name, StepId.SCRIPTS):
+                progress = functools.partial(self._tell, name, StepId.SCRIPTS)
+                ran = await self._provisions.prepare(container, name, progress)
+            if not ran:
+                self._report(name, StepId.SCRIPTS, StepStatus.SKIPPED, None, None)
+        except PerryError as exc:
+            failures.append(exc.message)
+
+    def _tell(self, name: str, step: StepId, detail: str) -> None:
+        self._report(name, step, StepStatus.RUNNING, detail, None)
 
     async def _clone(self, name: str, pod: PodSpec, failures: list[str]) -> None:
         request = self._must_exist(name).request

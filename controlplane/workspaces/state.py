@@ -115,7 +115,9 @@ class StepId(StrEnum):
     BORDER = "border"
     WORKSPACE = "workspace"
     SSH = "ssh"
+    CREDENTIALS = "credentials"
     CLONE = "clone"
+    SCRIPTS = "scripts"
     TAILNET = "tailnet"
 
 
@@ -126,7 +128,9 @@ TITLES = {
     StepId.BORDER: "Start the sandbox and the sidecar",
     StepId.WORKSPACE: "Start the workspace",
     StepId.SSH: "Wait until ssh answers",
+    StepId.CREDENTIALS: "Bring credentials and settings",
     StepId.CLONE: "Clone the repository",
+    StepId.SCRIPTS: "Run dotfiles and scripts",
     StepId.TAILNET: "Wait until the tailnet knows its name",
 }
 

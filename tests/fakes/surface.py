@@ -10,6 +10,8 @@ from controlplane.app import Services, create_app, listener
 from controlplane.asgi import App
 from controlplane.auth.service import Resolver, TcpResolver, Tokens
 from controlplane.commands.service import Commands
+from controlplane.credentials.service import Credentials
+from controlplane.credentials.store import Secrets
 from controlplane.events.bus import Bus
 from controlplane.logs.service import Logs
 from controlplane.ports import ContainerSpec
@@ -41,6 +43,7 @@ class Surface:
         self.requests = Requests(self.metrics)
         self.probes: dict[str, Probe] = {}
         self.uploads = UploadFolder(folder / "uploads", limit=3 << 20)
+        self.secrets = Secrets(folder / "secrets")
         self.tokens = Tokens(TOKEN)
         self.engine = FakeEngine([IMAGE])
         self.engine.processes = FakeProcesses(folder)
@@ -56,6 +59,14 @@ class Surface:
             ),
             tailnet=TailnetService(FakeTailnet(), (), dict),
             bus=self.bus,
+            credentials=Credentials(
+                self.engine,
+                secrets=self.secrets,
+                home=folder,
+                settings=lambda: load(folder, {}).settings,
+                workspaces=lambda: self.workspaces,
+            ),
+            secrets=self.secrets,
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),
             uploads=self.uploads,

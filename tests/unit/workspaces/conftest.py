@@ -23,6 +23,7 @@ from protocol.workspaces import Workspace
 from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pods import IMAGES, FakePods
+from tests.fakes.provisions import FakeProvisions
 from tests.fakes.tailnet import FakeTailnet
 
 
@@ -61,6 +62,7 @@ class Agent:
         self.tailnet = FakeTailnet()
         self.heard = Heard()
         self.uploads = NoUploads()
+        self.provisions = FakeProvisions()
         self.checkpoint: Callable[[str], None] = lambda name: None
         self.pods = FakePods(self.engine, self.tailnet)
         self.settings = Settings()
@@ -94,6 +96,7 @@ class Agent:
             sidecars=sidecars,
             checkout=checkout,
             keys=keys,
+            provisions=self.provisions,
             pod_settings=self.pod_settings,
             settings=self.settings,
             ssh_address="127.0.0.1",

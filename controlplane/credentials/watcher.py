@@ -1,0 +1,95 @@
+"""Watches the sources, so that what changes on this machine is in running workspaces a moment later."""
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final, Protocol
+
+import anyio
+from watchfiles import awatch
+
+from controlplane.errors import PerryError
+
+log = logging.getLogger(__name__)
+
+QUIET_MS: Final = 60
+DEBOUNCE_MS: Final = 400
+LOOK_MS: Final = 10_000
+"""Without news we look all the same: a folder may be on a file system that tells nothing."""
+FOLDERS: Final = 2000
+AFTER_ERROR_SECONDS: Final = 5.0
+
+
+class Watched(Protocol):
+    """What is done about it; see :class:`controlplane.credentials.service.Credentials`."""
+
+    def watched(self) -> list[Path]: ...
+
+    async def fingerprint(self) -> str: ...
+
+    async def sync_running(self) -> None: ...
+
+
+async def watch_for_ever(credentials: Watched) -> None:
+    """Bring what changes into all running workspaces. A source that cannot be read is no reason to end."""
+    known: str | None = None
+    while True:
+        try:
+            known = await _watch(credentials, known)
+        except (PerryError, OSError) as exc:
+            log.warning("the sources of credentials are not watched for now: %s", exc)
+            await anyio.sleep(AFTER_ERROR_SECONDS)
+
+
+async def _watch(credentials: Watched, known: str | None) -> str | None:
+    """Until what is to be watched is something else; then what is known by now."""
+    paths = await anyio.to_thread.run_sync(credentials.watched)
+    folders = await anyio.to_thread.run_sync(folders_of, paths)
+    # Files are watched through their folder: an editor replaces a file, and a watch on it would stay with the old one.
+    changes = awatch(
+        *folders,
+        watch_filter=lambda _, path: _concerns(path, paths),
+        debounce=DEBOUNCE_MS,
+        step=QUIET_MS,
+        rust_timeout=LOOK_MS,
+        yield_on_timeout=True,
+        recursive=False,
+        ignore_permission_denied=True,
+    )
+    known = await _bring(credentials, known)
+    async with aclosing(changes):
+        async for _ in changes:
+            known = await _bring(credentials, known)
+            now = await anyio.to_thread.run_sync(credentials.watched)
+            if now != paths or await anyio.to_thread.run_sync(folders_of, now) != folders:
+                return known
+    return known
+
+
+async def _bring(credentials: Watched, known: str | None) -> str:
+    now = await credentials.fingerprint()
+    if known is not None and now != known:
+        await credentials.sync_running()
+    return now
+
+
+def folders_of(paths: Iterable[Path]) -> list[Path]:
+    """The folders that tell of changes in these files and folders; where one is missing, the next above it."""
+    found: set[Path] = set()
+    for path in paths:
+        for each in {path, path.resolve()}:
+            if each.is_dir():
+                found.update(Path(parent) for parent, _, _ in os.walk(each))
+            folder = each.parent
+            while not folder.is_dir() and folder != folder.parent:
+                folder = folder.parent
+            found.add(folder)
+    return sorted(found)[:FOLDERS]
+
+
+def _concerns(changed: str, paths: Iterable[Path]) -> bool:
+    """Whether it is a source, is in one, or is a folder that one may be in."""
+    path = Path(changed)
+    return any(path == each or each in path.parents or path in each.parents or path == each.resolve() for each in paths)
