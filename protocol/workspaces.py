@@ -54,6 +54,13 @@ class Startup(Wire, frozen=True):
     steps: list[Step]
 
 
+class Work(Wire, frozen=True):
+    """What is done to a workspace besides a start, step by step. ``kind`` is ``stop``, ``restart`` or ``delete``."""
+
+    kind: str
+    steps: list[Step]
+
+
 class WorkspacePorts(Wire, frozen=True):
     """Ports on the agent machine."""
 
@@ -109,6 +116,7 @@ class Workspace(Wire, frozen=True):
     startup: Startup | None = None
     error: str | None = None
     deleting: bool | None = None
+    work: Work | None = None
 
 
 class WorkspaceRef(Wire, frozen=True):

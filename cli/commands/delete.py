@@ -50,7 +50,10 @@ def is_interactive() -> bool:
 
 
 def _delete(client: Client, name: str, force: bool) -> None:
-    client.call("workspaces.delete", object, DeleteWorkspace(name=name, force=force), seconds=None)
+    from cli.following import following
+
+    wanted = DeleteWorkspace(name=name, force=force)
+    following(client, name, "the deletion", lambda: client.call("workspaces.delete", object, wanted, seconds=None))
 
 
 def _unsaved(refusal: Refused) -> UnsavedWork | None:

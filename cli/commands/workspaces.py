@@ -74,7 +74,12 @@ def info(name: str, as_json: bool) -> None:
 @as_json
 def stop(name: str, as_json: bool) -> None:
     """Stop a workspace. Its home, its Docker volume and its place on the tailnet stay."""
-    workspace = Client().call("workspaces.stop", Workspace, StopWorkspace(name=name), seconds=None)
+    from cli.following import following
+
+    client, wanted = Client(), StopWorkspace(name=name)
+    workspace = following(
+        client, name, "the stop", lambda: client.call("workspaces.stop", Workspace, wanted, seconds=None)
+    )
     if as_json:
         output.data(workspace)
     else:
@@ -86,7 +91,12 @@ def stop(name: str, as_json: bool) -> None:
 @as_json
 def restart(name: str, as_json: bool) -> None:
     """Restart a workspace. Its tailnet address and connections stay; one that is stopped is started."""
-    workspace = Client().call("workspaces.restart", Workspace, StopWorkspace(name=name), seconds=None)
+    from cli.following import following
+
+    client, wanted = Client(), StopWorkspace(name=name)
+    workspace = following(
+        client, name, "the restart", lambda: client.call("workspaces.restart", Workspace, wanted, seconds=None)
+    )
     if as_json:
         output.data(workspace)
     else:

@@ -954,6 +954,14 @@ export interface components {
             data?: unknown;
         };
         /**
+         * Work
+         * @description What is done to a workspace besides a start, step by step. ``kind`` is ``stop``, ``restart`` or ``delete``.
+         */
+        Work: {
+            kind: string;
+            steps: components["schemas"]["Step"][];
+        };
+        /**
          * Workspace
          * @description A workspace.
          *
@@ -981,6 +989,8 @@ export interface components {
             error?: string | null;
             /** @default null */
             deleting?: boolean | null;
+            /** @default null */
+            work?: components["schemas"]["Work"] | null;
         };
         /**
          * WorkspaceChanged

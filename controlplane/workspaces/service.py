@@ -24,9 +24,9 @@ from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Tailnet, is_node_
 from controlplane.settings import Settings
 from controlplane.workspaces import log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
-from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.jobs import Job, Jobs
 from controlplane.workspaces.pods import Checkpoint, Pods, ssh_ports
+from controlplane.workspaces.progress import Kind, Progress
 from controlplane.workspaces.spec import HOME, Request
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.state import Desired, Pod
@@ -90,6 +90,7 @@ class Workspaces:
         self._announcer = announcer
         self._checkpoint = checkpoint
         self._jobs = jobs
+        self._progress = Progress(self.changed)
         self._seen: dict[str, Pod] = {}
         self._reserving = anyio.Lock()
 
@@ -98,7 +99,7 @@ class Workspaces:
     async def list(self) -> list[Workspace]:
         """Every workspace, by name."""
         await self.look()
-        return [self._view(record) for record in self._store.all() if record.desired is not Desired.DELETED]
+        return [self._view(record) for record in self._store.all()]
 
     async def get(self, name: str) -> Workspace:
         record = self._must_exist(name)
@@ -107,7 +108,7 @@ class Workspaces:
 
     def last_seen(self) -> Sequence[Workspace]:
         """Every workspace as it was when last looked at; asks nobody."""
-        return [self._view(record) for record in self._store.all() if record.desired is not Desired.DELETED]
+        return [self._view(record) for record in self._store.all()]
 
     async def look(self) -> None:
         """See what there is."""
@@ -116,7 +117,7 @@ class Workspaces:
     def changed(self, name: str) -> None:
         """Tell everybody how a workspace stands now."""
         record = self._store.get(name)
-        if record is not None and record.desired is not Desired.DELETED:
+        if record is not None:
             self._announcer.workspace_changed(self._view(record))
 
     def saw(self, pods: dict[str, Pod]) -> None:
@@ -147,6 +148,8 @@ class Workspaces:
             branch=record.request.branch,
             startup=startup,
             error=record.error,
+            deleting=True if record.desired is Desired.DELETED else None,
+            work=self._progress.of(record.name),
         )
 
     # --- starting
@@ -275,9 +278,10 @@ class Workspaces:
         return self._jobs.submit(name, "stop", self._stop)
 
     async def _stop(self, name: str) -> None:
-        await self._pods.stop(name)
-        self._sidecars.forget(name)
-        await self.look()
+        with self._progress.work(name, Kind.STOP), self._progress.step(name, "stop"):
+            await self._pods.stop(name)
+            self._sidecars.forget(name)
+            await self.look()
         self.changed(name)
 
     async def restart(self, name: str) -> Workspace:
@@ -285,7 +289,8 @@ class Workspaces:
         record = self._must_exist(name)
         if not self._jobs.busy(name):
             names = self._pods.names(name)
-            await self._engine.stop(names.workspace)
+            with self._progress.work(name, Kind.RESTART), self._progress.step(name, "stop"):
+                await self._engine.stop(names.workspace)
         return await self.start(StartWorkspace(name=record.name))
 
     # --- deleting
@@ -333,14 +338,20 @@ class Workspaces:
         status = self._sidecars.status(name)
         nodes = {node for node in (record.node_id, status.node_id if status else None) if node}
         self._sidecars.forget(name)
-        await self._pods.remove_containers(name)
-        await self._pods.remove_rest(name)
+        with self._progress.work(name, Kind.DELETE):
+            await self._take_away(name)
         # From here on only the tailnet knows of it, and state.db of what is left there.
         self._store.forget(name, nodes=nodes, keys=[record.key_id] if record.key_id else [])
         self._checkpoint("forgotten")
         self._seen.pop(name, None)
         self._announcer.workspace_deleted(name)
         await self.clear_leftovers()
+
+    async def _take_away(self, name: str) -> None:
+        with self._progress.step(name, "containers"):
+            await self._pods.remove_containers(name)
+        with self._progress.step(name, "rest"):
+            await self._pods.remove_rest(name)
 
     async def clear_leftovers(self) -> None:
         """Remove nodes and keys of deleted workspaces from the tailnet; what does not succeed is tried again later."""
@@ -387,7 +398,7 @@ class Workspaces:
         """Run a command as user ``workspace`` in the project folder, or in home where there is none."""
         container = await self.container(wanted.name)
         cwd = wanted.cwd or await self._project(container, wanted.name)
-        command = ["timeout", "--", str(wanted.timeout), *in_environment(*wanted.command)]
+        command = ["timeout", "--", str(wanted.timeout), *wanted.command]
         try:
             with anyio.fail_after(wanted.timeout + 5):
                 output = await self._engine.exec(container, command, user=USER, cwd=cwd, limit=EXEC_OUTPUT_LIMIT)

@@ -72,7 +72,7 @@ def test_killed_at_every_step_of_creation_and_deletion(system: System) -> None:
             f"no node, no key after a kill at {kill_at} of deletion",
             seconds=45,
         )
-        assert system.call("workspaces.list") == []
+        eventually(lambda: system.call("workspaces.list") == [], f"not listed after a kill at {kill_at} of deletion")
         if deleted:
             deletions += 1
         if not killed and not deleted:

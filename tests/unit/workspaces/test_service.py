@@ -38,6 +38,47 @@ async def test_nobody_hears_of_a_start_that_it_is_stopped(agent: Agent) -> None:
     assert set(heard) == {WorkspaceStatus.CREATING, WorkspaceStatus.RUNNING}
 
 
+async def test_stops_restarts_and_deletions_tell_their_steps(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+
+    def told() -> list[tuple[str, list[str]]]:
+        heard = [each.work for each in agent.heard.changed if each.work is not None]
+        agent.heard.changed.clear()
+        return [(work.kind, [step.status.value for step in work.steps]) for work in heard]
+
+    assert told() == []
+    await agent.workspaces.restart("alpha")
+    assert told() == [("restart", ["running"]), ("restart", ["done"])]
+    await agent.workspaces.stop("alpha")
+    assert told()[0] == ("stop", ["running"])
+    assert (await agent.workspaces.get("alpha")).work is None
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    last = agent.heard.changed[-1]
+    assert last.deleting is True
+    assert told() == [
+        ("delete", ["running", "pending"]),
+        ("delete", ["done", "pending"]),
+        ("delete", ["done", "running"]),
+        ("delete", ["done", "done"]),
+    ]
+    assert agent.heard.deleted == ["alpha"]
+
+
+async def test_a_step_that_fails_says_why(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    agent.heard.changed.clear()
+    agent.engine.go_down()
+    with pytest.raises(EngineUnavailable):
+        await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    (failed,) = [
+        each.work.steps[0]
+        for each in agent.heard.changed
+        if each.work is not None and each.work.steps[0].status is StepStatus.FAILED
+    ]
+    assert failed.detail is not None and "does not answer" in failed.detail
+    assert agent.heard.changed[-1].work is None and agent.heard.changed[-1].deleting is True
+
+
 async def test_starting_what_runs_succeeds_and_changes_nothing(agent: Agent) -> None:
     first = await agent.workspaces.start(StartWorkspace(name="alpha"))
     second = await agent.workspaces.start(StartWorkspace(name="alpha"))
