@@ -293,6 +293,91 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/workspaces/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Bring what has changed of credentials and settings into it. What the user changed there stays, and is named. */
+        post: operations["workspaces.sync"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/credentials/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What workspaces are given, and where it comes from; never its content. */
+        post: operations["credentials.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/secrets/set": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep a secret, or replace it. Settings name it as `{"secret": name}`. */
+        post: operations["secrets.set"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/secrets/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The names of all secrets. */
+        post: operations["secrets.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/secrets/remove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Forget a secret. NOT_FOUND where there is none of that name. */
+        post: operations["secrets.remove"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -498,6 +583,24 @@ export interface components {
             /** @enum {unknown} */
             type: "auth";
             token: string;
+        };
+        /**
+         * Brought
+         * @description Output of ``credentials.list``.
+         */
+        Brought: {
+            items: components["schemas"]["BroughtItem"][];
+            problems: string[];
+        };
+        /**
+         * BroughtItem
+         * @description One thing that workspaces are given: where it goes, and what it comes from. Never its content.
+         */
+        BroughtItem: {
+            path: string;
+            setting: string;
+            source: string;
+            present: boolean;
         };
         /**
          * Check
@@ -728,6 +831,20 @@ export interface components {
             tty?: components["schemas"]["TerminalSize"] | null;
         };
         /**
+         * SecretNames
+         * @description Output of ``secrets.list``.
+         */
+        SecretNames: {
+            items: string[];
+        };
+        /**
+         * SecretRef
+         * @description Input of ``secrets.remove``.
+         */
+        SecretRef: {
+            name: string;
+        };
+        /**
          * SendSignal
          * @description A signal to the command's process group.
          */
@@ -742,6 +859,14 @@ export interface components {
          */
         SetConfig: {
             key: string;
+            value: string;
+        };
+        /**
+         * SetSecret
+         * @description Input of ``secrets.set``.
+         */
+        SetSecret: {
+            name: string;
             value: string;
         };
         /**
@@ -832,6 +957,25 @@ export interface components {
          */
         StopWorkspace: {
             name: string;
+        };
+        /**
+         * SyncWorkspace
+         * @description Input of ``workspaces.sync``.
+         */
+        SyncWorkspace: {
+            name: string;
+        };
+        /**
+         * Synced
+         * @description Output of ``workspaces.sync``. ``kept`` and ``problems`` are sentences; paths begin with ``~/``.
+         */
+        Synced: {
+            name: string;
+            brought: string[];
+            removed: string[];
+            kept: string[];
+            problems: string[];
+            seconds: number;
         };
         /**
          * TailnetNode
@@ -1564,6 +1708,151 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["WhoAmI"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "workspaces.sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["SyncWorkspace"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Synced"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "credentials.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json?: Record<string, never>;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Brought"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "secrets.set": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["SetSecret"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["SecretNames"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "secrets.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json?: Record<string, never>;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["SecretNames"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "secrets.remove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["SecretRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["SecretNames"];
                     };
                 };
             };

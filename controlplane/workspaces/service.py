@@ -24,6 +24,7 @@ from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Tailnet, is_node_
 from controlplane.settings import Settings
 from controlplane.workspaces import log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
+from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.jobs import Job, Jobs
 from controlplane.workspaces.pods import Checkpoint, Pods, ssh_ports
 from controlplane.workspaces.progress import Kind, Progress
@@ -398,7 +399,7 @@ class Workspaces:
         """Run a command as user ``workspace`` in the project folder, or in home where there is none."""
         container = await self.container(wanted.name)
         cwd = wanted.cwd or await self._project(container, wanted.name)
-        command = ["timeout", "--", str(wanted.timeout), *wanted.command]
+        command = ["timeout", "--", str(wanted.timeout), *in_environment(*wanted.command)]
         try:
             with anyio.fail_after(wanted.timeout + 5):
                 output = await self._engine.exec(container, command, user=USER, cwd=cwd, limit=EXEC_OUTPUT_LIMIT)
