@@ -12,6 +12,8 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -27,6 +29,9 @@ const (
 	// request may take otherwise: a start takes minutes, and an upload what the line takes.
 	stillTimeout = time.Minute
 	socketDial   = 5 * time.Second
+
+	// What a caller whose upload was refused still sends is read for so long, so that the refusal reaches it.
+	lingerTimeout = time.Second
 )
 
 const (
@@ -46,7 +51,11 @@ func newProxy(callers Callers, socket string, log *slog.Logger) http.Handler {
 	dialer := net.Dialer{Timeout: socketDial}
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
+			conn, err := dialer.DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, err
+			}
+			return &listening{Conn: conn}, nil
 		},
 		// Dialling a socket costs nothing, and one that is kept open may be closed by the other side just when a request
 		// that must not be sent twice is on its way.
@@ -101,7 +110,9 @@ func newProxy(callers Callers, socket string, log *slog.Logger) http.Handler {
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &patientBody{ReadCloser: r.Body, control: control}
+			body := &patientBody{ReadCloser: r.Body, control: control}
+			r.Body = body
+			defer body.linger()
 		}
 		header := []string{base64.RawURLEncoding.EncodeToString(said)}
 		passing.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), callerKey{}, header)))
@@ -166,17 +177,75 @@ func (p *patient) FlushError() error {
 // Unwrap lets an upgrade take over the connection.
 func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
+// listening is a connection on which an answer is awaited also when nobody reads the rest of the request: who refuses an
+// upload answers and closes before it is over, and Go's client would report the broken pipe in place of the answer.
+type listening struct {
+	net.Conn
+	deaf atomic.Bool
+}
+
+func (l *listening) Write(b []byte) (int, error) {
+	if l.deaf.Load() {
+		return len(b), nil
+	}
+	n, err := l.Conn.Write(b)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		l.deaf.Store(true)
+		return len(b), nil
+	}
+	return n, err
+}
+
+// CloseWrite says that the request is over.
+func (l *listening) CloseWrite() error { return l.Conn.(*net.UnixConn).CloseWrite() }
+
 // patientBody is a request's body whose every read may take stillTimeout.
 type patientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	mu      sync.Mutex // for who reads
+	closed  atomic.Bool
+	began   bool
+	ended   bool
 }
 
 func (p *patientBody) Read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	p.began = true
 	_ = p.control.SetReadDeadline(time.Now().Add(stillTimeout))
 	// Taken back: the server goes on reading, to see whether the caller is still there, for as long as the answer takes.
 	defer func() { _ = p.control.SetReadDeadline(time.Time{}) }()
-	return p.ReadCloser.Read(b)
+	n, err := p.ReadCloser.Read(b)
+	p.ended = p.ended || err != nil
+	return n, err
+}
+
+// Close ends the passing on. The rest is linger's.
+func (p *patientBody) Close() error {
+	p.closed.Store(true)
+	return nil
+}
+
+// linger sends what there is of an answer, and reads on for a moment: a connection that is closed under somebody who is
+// sending is reset, and what was answered may be lost.
+func (p *patientBody) linger() {
+	p.closed.Store(true)
+	end := time.Now().Add(lingerTimeout)
+	_ = p.control.SetReadDeadline(end) // wakes who still waits for more
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.began || p.ended {
+		_ = p.control.SetReadDeadline(time.Time{})
+		return
+	}
+	_ = p.control.Flush()
+	_ = p.control.SetReadDeadline(end)
+	_, _ = io.Copy(io.Discard, p.ReadCloser)
+	_ = p.control.SetReadDeadline(time.Time{})
 }
 
 // bound counts connections, of everybody and of each address.

@@ -355,6 +355,45 @@ func TestALargeBodyArrivesWhole(t *testing.T) {
 	}
 }
 
+func TestARefusalArrivesAlthoughTheBodyWasNotRead(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "control.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	defer func() { listener.Close(); <-over }()
+	go func() { // reads the head, answers and closes, as uvicorn does
+		defer close(over)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			head := bufio.NewReaderSize(conn, 16)
+			for line, _ := head.ReadString('\n'); line != "\r\n" && line != ""; line, _ = head.ReadString('\n') {
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+			conn.Close()
+		}
+	}()
+	address := door(t, newProxy(callers{caller: ownersLaptop}, socket, slog.New(slog.DiscardHandler)))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, size := range []int{2, 1 << 20, 16 << 20} {
+		for range 20 {
+			response, err := client.Post("http://"+address+"/", "application/octet-stream", bytes.NewReader(make([]byte, size)))
+			if err != nil {
+				t.Fatalf("%d bytes: %v", size, err)
+			}
+			body, _ := io.ReadAll(response.Body)
+			response.Body.Close()
+			if response.StatusCode != http.StatusForbidden || string(body) != "no" {
+				t.Fatalf("%d bytes: %d %s", size, response.StatusCode, body)
+			}
+		}
+	}
+}
+
 func TestOnlyWakesPassAtTheirPort(t *testing.T) {
 	c := newControlPlane(t)
 	address := door(t, wakesOnly(newProxy(callers{caller: ownersLaptop}, c.socket, slog.New(slog.DiscardHandler))))
