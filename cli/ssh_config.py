@@ -6,7 +6,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,7 +25,7 @@ _HOST_LINE: Final = re.compile(r"^\s*Host[\s=]+(.*)$", re.IGNORECASE)
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One host. ``host`` and ``port`` are where its ssh is; ``identity`` is the key for it, None for the person's own.
 
-    ``through`` is a command that is its connection, in place of an address.
+    ``through`` is a ProxyCommand that is its connection, in place of an address.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int = 22
     identity: Path | None = None
-    through: Sequence[str] | None = None
+    through: str | None = None
     host_keys: Sequence[str]
 
 
@@ -165,7 +164,7 @@ def _block(entry: Entry, known: Path) -> str:
     if entry.port != 22:
         lines.append(f"    Port {entry.port}")
     if entry.through:
-        lines.append(f"    ProxyCommand {shlex.join(entry.through).replace('%', '%%')}")
+        lines.append(f"    ProxyCommand {entry.through}")
     if entry.identity is not None:
         lines += [f"    IdentityFile {_quoted(entry.identity)}", "    IdentitiesOnly yes"]
     lines += [

@@ -53,15 +53,15 @@ def ssh(forward_agent: bool, name: str, command: tuple[str, ...]) -> NoReturn:
         raise CliError(f"There is no ssh client here; install openssh-client, or use `perry exec {name} -- …`.")
     if forward_agent:
         _must_have_an_agent()
-    known_hosts = _write_known_hosts(client.target.folder, workspace)
-    options, host = _route(client, workspace)
+    known_hosts = write_known_hosts(client.target.folder, workspace)
+    options, host = route(client, workspace)
     if forward_agent:
         options = [*options, "-A"]
     # After "--", ssh takes all that follows the host as the command; else options may come first. Ours win.
     ends = command[:1] == ("--",)
     operands = ["--", host, *command[1:]] if ends else [host, *command]
     try:
-        os.execv(program, ["ssh", *_common(name, known_hosts), *options, "-l", USER, *operands])
+        os.execv(program, ["ssh", *common(name, known_hosts), *options, "-l", USER, *operands])
     except OSError as exc:
         raise CliError(f"{program} cannot be run ({exc.strerror}); use `perry exec {name} -- …`.") from exc
 
@@ -75,7 +75,8 @@ def _must_have_an_agent() -> None:
         raise NotReady(f"The ssh agent at {agent} is gone; `eval $(ssh-agent)` starts another.")
 
 
-def _common(name: str, known_hosts: Path) -> list[str]:
+def common(name: str, known_hosts: Path) -> list[str]:
+    """Options with which the host keys are those that the agent knows, and no others."""
     escaped = str(known_hosts).replace("%", "%%")
     return [
         "-o",
@@ -93,7 +94,7 @@ def _common(name: str, known_hosts: Path) -> list[str]:
     ]
 
 
-def _route(client: Client, workspace: Workspace) -> tuple[list[str], str]:
+def route(client: Client, workspace: Workspace) -> tuple[list[str], str]:
     """Options and host: by the tailnet, else by the published port."""
     if workspace.tailnet.status is not TailnetState.NONE and (host := on_tailnet(workspace)) is not None:
         return [], host
@@ -164,7 +165,7 @@ def host_keys(workspace: Workspace) -> list[str]:
     return workspace.ssh_host_keys
 
 
-def _write_known_hosts(folder: Path, workspace: Workspace) -> Path:
+def write_known_hosts(folder: Path, workspace: Workspace) -> Path:
     """The workspace's host keys, as the control plane knows them, under its name. Replaced at once and whole."""
     keys = host_keys(workspace)
     file = folder / KNOWN_HOSTS / workspace.name

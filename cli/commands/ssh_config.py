@@ -1,6 +1,7 @@
 """``perry ssh-config``: workspaces as hosts of plain ssh, VS Code's Remote-SSH, and all else that reads its file."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -85,10 +86,16 @@ def entries_of(client: Client, files: Files) -> list[Entry]:
             host = workspace.tailnet.dns_name or workspace.tailnet.hostname
             entry = Entry(name=workspace.name, alias=name, host=_checked(host), host_keys=keys)
         else:
-            through = [_program(), "proxy", "--stdio", workspace.name, "22"]
+            through = through_agent(workspace.name)
             entry = Entry(name=workspace.name, alias=name, host=workspace.name, through=through, host_keys=keys)
         entries.append(entry)
     return entries
+
+
+def through_agent(name: str) -> str:
+    """The command that is a connection to a workspace's ssh by way of the agent, as ssh's ProxyCommand takes it."""
+    command = [_program(), "exec", "--stdin", name, "--", "socat", "-", "TCP:localhost:22"]
+    return shlex.join(command).replace("%", "%%")
 
 
 def _checked(host: str) -> str:

@@ -60,7 +60,7 @@ def test_elsewhere_it_is_the_tailnets_name(agent: FakeAgent, perry_: Perry, home
 def test_without_a_tailnet_it_goes_through_the_agent(agent: FakeAgent, perry_: Perry, home: Path) -> None:
     agent.workspaces["alpha"] = workspace("alpha", tailnet=OFF)
     assert perry_("ssh-config").exit_code == 0
-    assert effective(home, "alpha")["proxycommand"].endswith("proxy --stdio alpha 22")
+    assert effective(home, "alpha")["proxycommand"].endswith("exec --stdin alpha -- socat - TCP:localhost:22")
 
 
 def test_what_is_the_persons_stays(local: FakeAgent, perry_: Perry, home: Path) -> None:

@@ -1,0 +1,83 @@
+"""``perry proxy``: what it has ssh carry, and which way. A program stands in for ssh."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.config import Config, ConfigValue
+from protocol.workspaces import TailnetState, WorkspaceStatus, WorkspaceTailnet
+from tests.unit.cli.agent import FakeAgent, workspace
+from tests.unit.cli.conftest import Perry
+
+FAKE_SSH = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
+OFF = WorkspaceTailnet(status=TailnetState.NONE, hostname="alpha", ips=[])
+
+
+@pytest.fixture(autouse=True)
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text(FAKE_SSH)
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.fixture
+def alpha(agent: FakeAgent) -> FakeAgent:
+    agent.workspaces["alpha"] = workspace("alpha", tailnet=OFF)
+    agent.answers["config.get"] = Config(folder="/x", items=[ConfigValue(key="ssh.bind", value="", source="file")])
+    return agent
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-P", "-c", "from cli.main import main; main()", "proxy", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+
+
+def test_several_ports_through_the_agent(alpha: FakeAgent) -> None:
+    done = run("alpha", "8080:3000", "5173")
+    *said, given = done.stdout.splitlines()
+    assert said == ["http://127.0.0.1:8080 is port 3000 of alpha", "http://127.0.0.1:5173 is port 5173 of alpha"]
+    arguments = json.loads(given)
+    forwards = [arguments[at + 1] for at, each in enumerate(arguments) if each == "-L"]
+    assert forwards == ["127.0.0.1:8080:localhost:3000", "127.0.0.1:5173:localhost:5173"]
+    assert "ExitOnForwardFailure=yes" in arguments
+    assert "StrictHostKeyChecking=yes" in arguments
+    assert any(each.startswith("ProxyCommand=") and "exec --stdin alpha" in each for each in arguments)
+    assert arguments[-3:] == ["-l", "workspace", "alpha"]
+
+
+def test_by_the_published_port_on_the_agents_machine(alpha: FakeAgent, perry_: Perry) -> None:
+    (perry_.folder / "ssh").mkdir()
+    (perry_.folder / "ssh" / "id_ed25519").write_text("key")
+    arguments = json.loads(run("alpha", "3000").stdout.splitlines()[-1])
+    assert arguments[arguments.index("-p") + 1] == "22001"
+    assert arguments[-1] == "127.0.0.1"
+    assert not any(each.startswith("ProxyCommand=") for each in arguments)
+
+
+@pytest.mark.parametrize(
+    ("port", "says"),
+    [
+        ("18789", "the wake door"),
+        ("80:7392", "the worker"),
+        ("0", "beyond 1 to 65535"),
+        ("8080:70000", "beyond 1 to 65535"),
+        ("53:53/udp", "UDP is not carried"),
+        ("-oProxyCommand=x", "No such option"),
+        ("8080:evil:3000", "is no port"),
+    ],
+)
+def test_what_is_refused(alpha: FakeAgent, perry_: Perry, port: str, says: str) -> None:
+    result = perry_("proxy", "alpha", port)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_a_stopped_workspace(alpha: FakeAgent, perry_: Perry) -> None:
+    alpha.workspaces["alpha"] = workspace("alpha", tailnet=OFF, status=WorkspaceStatus.STOPPED)
+    result = perry_("proxy", "alpha", "3000")
+    assert result.exit_code == 7
+    assert "`perry start alpha`" in result.stderr
