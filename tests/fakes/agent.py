@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from controlplane import wiring
+from controlplane.credentials.receiver import OWN_FOLDER
 from controlplane.settings import load
 from controlplane.system import logs
 from controlplane.wiring import Outside
@@ -25,7 +26,10 @@ FOLDER = Path(__file__).parents[2] / ".build" / "dev"
 
 def fakes(folder: Path) -> Outside:
     engine, tailnet = FakeEngine(IMAGES), FakeTailnet()
-    engine.processes = FakeProcesses(folder)
+    # What runs in a workspace really runs here, with a home of its own, which the image would have prepared.
+    home = folder / "home"
+    (home / OWN_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine.processes = FakeProcesses(home)
     FakePods(engine, tailnet)
     return Outside(engine=engine, tailnet=tailnet, machine=FakeMachine())
 

@@ -24,6 +24,7 @@ CALLS = (
     Call("workspaces.list"),
     Call("workspaces.exec", {"name": "alpha", "command": ["true"]}, {"exitCode": 0, "truncated": False}),
     Call("workspaces.logs", {"name": "alpha", "tail": 5}, {"items": []}),
+    Call("workspaces.sync", {"name": "alpha"}, {"name": "alpha", "problems": []}),
     Call("workspaces.restart", {"name": "alpha"}, {"status": "running"}),
     Call("workspaces.stop", {"name": "alpha"}, {"status": "stopped"}),
     Call("workspaces.delete", {"name": "alpha"}, code="CONFLICT"),
@@ -34,6 +35,10 @@ CALLS = (
     Call("config.get"),
     Call("config.set", {"key": "ssh.bind", "value": "127.0.0.2"}, {"key": "ssh.bind", "value": "127.0.0.2"}),
     Call("config.unset", {"key": "ssh.bind"}, {"key": "ssh.bind", "value": "127.0.0.1"}),
+    Call("credentials.list", None, {"problems": []}),
+    Call("secrets.set", {"name": "TOKEN", "value": "hush"}, {"items": ["TOKEN"]}),
+    Call("secrets.list", None, {"items": ["TOKEN"]}),
+    Call("secrets.remove", {"name": "TOKEN"}, {"items": []}),
     Call("auth.whoami", None, {"kind": "token"}),
     Call("agent.info", None, {"workspacesCount": 0}),
     # The last, as it ends what is called.
