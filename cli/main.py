@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "delete": ("cli.commands.delete", "Delete a workspace with all of its files."),
     "ssh": ("cli.commands.ssh", "Open a shell in a workspace, or run a command there, by ssh."),
     "ssh-config": ("cli.commands.ssh_config", "Make every workspace a host of ssh on this device."),
+    "ports": ("cli.commands.ports", "Show what listens in a workspace, and how to reach it."),
     "proxy": ("cli.commands.proxy", "Bring TCP ports of a workspace to this device."),
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
     "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),

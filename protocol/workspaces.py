@@ -207,3 +207,22 @@ class LogLines(Wire, frozen=True):
     """Output of ``workspaces.logs``, oldest first."""
 
     items: list[LogLine]
+
+
+class ListeningPort(Wire, frozen=True):
+    """A port on which something in a workspace listens. ``loopback`` is what only the workspace itself reaches.
+
+    ``protocol`` is ``tcp`` or ``udp``; ``process`` is absent where user ``workspace`` may not know it.
+    """
+
+    port: int
+    protocol: str
+    address: str
+    loopback: bool
+    process: str | None = None
+
+
+class ListeningPorts(Wire, frozen=True):
+    """Output of ``workspaces.ports``, by number."""
+
+    items: list[ListeningPort]

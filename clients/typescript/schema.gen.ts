@@ -157,6 +157,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/workspaces/ports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What listens in it. PRECONDITION_FAILED where it does not run. */
+        post: operations["workspaces.ports"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rpc/agent/info": {
         parameters: {
             query?: never;
@@ -777,6 +794,27 @@ export interface components {
             cpus: number;
             memory: number;
             pids: number;
+        };
+        /**
+         * ListeningPort
+         * @description A port on which something in a workspace listens. ``loopback`` is what only the workspace itself reaches.
+         *
+         *     ``protocol`` is ``tcp`` or ``udp``; ``process`` is absent where user ``workspace`` may not know it.
+         */
+        ListeningPort: {
+            port: number;
+            protocol: string;
+            address: string;
+            loopback: boolean;
+            /** @default null */
+            process?: string | null;
+        };
+        /**
+         * ListeningPorts
+         * @description Output of ``workspaces.ports``, by number.
+         */
+        ListeningPorts: {
+            items: components["schemas"]["ListeningPort"][];
         };
         /**
          * LogLine
@@ -1476,6 +1514,35 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["LogLines"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "workspaces.ports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["WorkspaceRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["ListeningPorts"];
                     };
                 };
             };

@@ -15,6 +15,7 @@ from protocol.workspaces import (
     DeleteWorkspace,
     ExecCommand,
     ExecResult,
+    ListeningPorts,
     LogLines,
     StartWorkspace,
     StopWorkspace,
@@ -44,6 +45,8 @@ class Workspaces(Protocol):
     async def exec(self, wanted: ExecCommand) -> ExecResult: ...
 
     async def logs(self, wanted: WorkspaceLogs) -> LogLines: ...
+
+    async def ports(self, name: str) -> ListeningPorts: ...
 
     def last_seen(self) -> Sequence[Workspace]: ...
 
@@ -103,6 +106,12 @@ async def exec_(workspaces: Workspaces, wanted: ExecCommand) -> ExecResult:
 async def logs(workspaces: Workspaces, wanted: WorkspaceLogs) -> LogLines:
     """The newest lines of its log, oldest first."""
     return await workspaces.logs(wanted)
+
+
+@group.procedure("ports")
+async def ports(workspaces: Workspaces, wanted: WorkspaceRef) -> ListeningPorts:
+    """What listens in it. PRECONDITION_FAILED where it does not run."""
+    return await workspaces.ports(wanted.name)
 
 
 def upload_route(uploads: UploadFolder) -> HTTPRouteHandler:

@@ -22,7 +22,7 @@ from controlplane.errors import (
 )
 from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Tailnet, is_node_of
 from controlplane.settings import Settings
-from controlplane.workspaces import log_times, repository, sidecars, spec, state
+from controlplane.workspaces import listening, log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
 from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.jobs import Job, Jobs
@@ -37,6 +37,7 @@ from protocol.workspaces import (
     ExecCommand,
     ExecResult,
     Limits,
+    ListeningPorts,
     LogLine,
     LogLines,
     StartupState,
@@ -416,6 +417,14 @@ class Workspaces:
         folder = f"{HOME}/{name}"
         found = await self._engine.exec(container, ["test", "-d", folder], user=USER)
         return folder if found.exit_code == 0 else HOME
+
+    async def ports(self, name: str) -> ListeningPorts:
+        """What listens in it, but what is Perry's own."""
+        container = await self.container(name)
+        said = await self._engine.exec(container, listening.COMMAND, user=USER, limit=listening.OUTPUT_LIMIT)
+        if said.exit_code != 0:
+            raise NotReady(f"{name!r} could not say what listens in it; its image needs `ss`, of Debian's iproute2.")
+        return ListeningPorts(items=listening.listening(said.stdout.decode(errors="replace")))
 
     async def logs(self, wanted: WorkspaceLogs) -> LogLines:
         """The newest lines of the workspace and its sidecar, oldest first."""

@@ -12,6 +12,8 @@ from protocol.workspaces import (
     ExecCommand,
     ExecResult,
     Limits,
+    ListeningPort,
+    ListeningPorts,
     LogLine,
     LogLines,
     StartWorkspace,
@@ -103,6 +105,12 @@ class FakeWorkspaces:
         self._called(wanted)
         self._existing(wanted.name)
         return ExecResult(exit_code=0, stdout=" ".join(wanted.command), stderr="", truncated=False)
+
+    async def ports(self, name: str) -> ListeningPorts:
+        self._existing(name)
+        return ListeningPorts(
+            items=[ListeningPort(port=3000, protocol="tcp", address="0.0.0.0", loopback=False, process="node")]
+        )
 
     def log_sources(self, name: str) -> dict[str, str]:
         return {"workspace": name}
