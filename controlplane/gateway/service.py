@@ -82,20 +82,27 @@ class Gateway:
         if not self._tailnet.joins:
             return None
         status = self._status()
-        name = spec.HOSTNAME
-        if status is not None and status.dns_name:
-            name = status.dns_name.partition(".")[0]
+        name = self._name()
         online = status is not None and status.state == "running" and status.online
         error = self._error
         if error is None and status is not None and not online:
             error = status.error or "It is joining the tailnet."
-        if error is None and name != spec.HOSTNAME:
-            error = (
-                f"Another device of your tailnet is named {spec.HOSTNAME!r}, so the agent became {name!r} there; call "
-                f"`perry config worker {name}` on your devices, or rename that device and restart the gateway with "
-                f"`docker restart {self._settings.name}`."
-            )
+        error = error or self._name_taken()
         return GatewayStatus(name=name, online=online, ips=list(status.ips) if status else [], error=error)
+
+    def _name(self) -> str:
+        status = self._status()
+        return status.dns_name.partition(".")[0] if status is not None and status.dns_name else spec.HOSTNAME
+
+    def _name_taken(self) -> str | None:
+        if (name := self._name()) == spec.HOSTNAME:
+            return None
+        mine = self._settings.name
+        return (
+            f"Another device of your tailnet is named {spec.HOSTNAME!r}, so the agent became {name!r} there; call "
+            f"`perry config worker {name}` on your devices, or rename that device and have the gateway join anew: "
+            f"`docker rm -f {mine} && docker volume rm {mine}`."
+        )
 
     # --- what it does
 
@@ -132,8 +139,9 @@ class Gateway:
             await self.learn_owners()
             if self._tailnet.joins:
                 await self._ensure()
-                for sentence in await self._strangers():
-                    self._complain(sentence, sentence)
+                for sentence in (*await self._strangers(), self._name_taken()):
+                    if sentence is not None:
+                        self._complain(sentence, sentence)
             else:
                 await self._remove()
         except PerryError as exc:

@@ -177,13 +177,15 @@ async def test_what_cannot_join_is_tried_with_pauses_and_said(bench: Bench) -> N
         assert bench.store.place().key_id == minted, "one new key, and then a pause"
 
 
-async def test_a_name_that_is_taken_is_said_with_what_to_do(bench: Bench) -> None:
+async def test_a_name_that_is_taken_is_said_with_what_to_do(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert bench.tailnet.joined("perry", (await bench.tailnet.mint_device_key()).secret) is not None
     async with running(bench.gateway()) as gateway:
         shown = gateway.shown()
         assert shown is not None and shown.name == "perry-1" and shown.online
         assert "`perry config worker perry-1`" in (shown.error or "")
         assert "perry" not in gateway.names() and "perry-1" in gateway.names()
+        await gateway.once()
+        assert caplog.messages.count(shown.error or "") == 1
 
 
 async def test_a_coordinator_or_an_image_that_is_away_is_said(bench: Bench) -> None:
