@@ -35,15 +35,26 @@ class Watched(Protocol):
 async def watch_for_ever(credentials: Watched) -> None:
     """Bring what changes into all running workspaces. A source that cannot be read is no reason to end."""
     known: str | None = None
-    while True:
-        try:
-            known = await _watch(credentials, known)
-        except (PerryError, OSError) as exc:
-            log.warning("the sources of credentials are not watched for now: %s", exc)
-            await anyio.sleep(AFTER_ERROR_SECONDS)
+    ending = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_tell, ending)
+        while True:
+            try:
+                known = await _watch(credentials, known, ending)
+            except (PerryError, OSError) as exc:
+                log.warning("the sources of credentials are not watched for now: %s", exc)
+                await anyio.sleep(AFTER_ERROR_SECONDS)
 
 
-async def _watch(credentials: Watched, known: str | None) -> str | None:
+async def _tell(ending: anyio.Event) -> None:
+    """Set it when we are cancelled: the thread that watches hears of nothing else, and would be waited for."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        ending.set()
+
+
+async def _watch(credentials: Watched, known: str | None, ending: anyio.Event) -> str | None:
     """Until what is to be watched is something else; then what is known by now."""
     paths = await anyio.to_thread.run_sync(credentials.watched)
     folders = await anyio.to_thread.run_sync(folders_of, paths)
@@ -55,6 +66,7 @@ async def _watch(credentials: Watched, known: str | None) -> str | None:
         step=QUIET_MS,
         rust_timeout=LOOK_MS,
         yield_on_timeout=True,
+        stop_event=ending,
         recursive=False,
         ignore_permission_denied=True,
     )
