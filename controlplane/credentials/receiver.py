@@ -48,6 +48,8 @@ class Failed(Exception):
 
 def merged(base: Any, new: Any, theirs: Any) -> Any:
     """Theirs with what is new; what they changed or added stays, what they deleted stays deleted."""
+    if same(theirs, base):
+        return new
     if isinstance(theirs, dict) and (isinstance(new, dict) or isinstance(base, dict)):
         result: dict[str, Any] = {}
         olds = base if isinstance(base, dict) else {}
@@ -61,7 +63,7 @@ def merged(base: Any, new: Any, theirs: Any) -> Any:
         return result
     if theirs is MISSING:
         return MISSING if new is not MISSING and same(base, new) else new
-    return new if same(theirs, base) else theirs
+    return theirs
 
 
 def same(one: Any, other: Any) -> bool:
