@@ -162,6 +162,7 @@ async def test_every_procedure_of_the_contract_is_there(client: httpx.AsyncClien
         "workspaces.restart": {"name": "alpha"},
         "workspaces.exec": {"name": "alpha", "command": ["ls", "-l"]},
         "workspaces.logs": {"name": "alpha"},
+        "workspaces.ports": {"name": "alpha"},
         "workspaces.delete": {"name": "alpha", "force": True},
         "tailnet.status": {},
         "tailnet.join": {},
