@@ -11,6 +11,7 @@ import msgspec
 from cli import config as configured
 from cli import output
 from cli.client import Client
+from cli.commands.config_shown import show
 from cli.commands.parameters import as_json
 from cli.errors import CliError, Misused, NotAuthorised, NotReachable, NotReady
 from protocol.auth import WhoAmI
@@ -31,9 +32,13 @@ class Config(click.Group):
         return super().get_command(ctx, "worker" if cmd_name == "agent" else cmd_name)
 
 
-@click.group(cls=Config)
-def config() -> None:
-    """Set up perry on this device."""
+@click.group(cls=Config, invoke_without_command=True)
+@as_json
+@click.pass_context
+def config(ctx: click.Context, as_json: bool) -> None:
+    """Show the agent's settings and what workspaces are given, each with where it comes from; or set up perry."""
+    if ctx.invoked_subcommand is None:
+        show(as_json)
 
 
 class Worker(msgspec.Struct, frozen=True, rename="camel"):
