@@ -17,8 +17,6 @@ class Call(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
-PORT_3000 = {"port": 3000, "protocol": "tcp", "address": "0.0.0.0", "loopback": False, "process": "node"}
-
 CALLS = (
     Call("workspaces.create", {"name": "alpha"}, {"name": "alpha", "status": "running"}),
     Call("workspaces.start", {"name": "alpha", "wait": True}, {"name": "alpha", "ports": {"ssh": 22001}}),
@@ -28,7 +26,7 @@ CALLS = (
     Call("workspaces.logs", {"name": "alpha", "tail": 5}, {"items": []}),
     Call("workspaces.sync", {"name": "alpha"}, {"name": "alpha", "problems": []}),
     Call("workspaces.restart", {"name": "alpha"}, {"status": "running"}),
-    Call("workspaces.ports", {"name": "alpha"}, {"items": [PORT_3000]}),
+    Call("workspaces.ports", {"name": "alpha"}, {"items": []}),
     Call("workspaces.stop", {"name": "alpha"}, {"status": "stopped"}),
     Call("workspaces.delete", {"name": "alpha"}, code="CONFLICT"),
     Call("workspaces.delete", {"name": "alpha", "force": True}),
