@@ -87,7 +87,8 @@ class TailnetService:
         server = f" --login-server {shlex.quote(url)}" if url else ""
         return JoinCommand(
             # A profile of its own: `tailscale up` would refuse on a device that is on another tailnet already.
-            command=f"sudo tailscale login{server} --auth-key file:/dev/stdin <<< {shlex.quote(key.secret)}",
+            # printf is a part of every POSIX shell, so that the key is in no process's arguments.
+            command=f"printf %s {shlex.quote(key.secret)} | sudo tailscale login{server} --auth-key file:/dev/stdin",
             key=key.secret,
             expires=_rfc3339(key.expires) or "",
             control_url=url,

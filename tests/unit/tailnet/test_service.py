@@ -62,8 +62,8 @@ async def test_status_answers_while_the_coordinator_is_away() -> None:
 
 async def test_the_key_is_no_argument_of_the_command() -> None:
     joining = await TailnetService(FakeTailnet(), (), dict).join()
-    command, _, given = joining.command.partition(" <<< ")
-    assert given == joining.key and joining.key not in command
+    given, _, command = joining.command.partition(" | ")
+    assert given == f"printf %s {joining.key}" and joining.key not in command
     words = shlex.split(command)
     assert words[:3] == ["sudo", "tailscale", "login"] and words[-1] == "file:/dev/stdin"
     assert words[words.index("--login-server") + 1] == joining.control_url
