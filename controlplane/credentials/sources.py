@@ -132,7 +132,7 @@ class _Reader:
         except FileNotFoundError:
             if not wish.required:
                 return
-            raise Unread(f"{source} does not exist; make it, or take it out of config.json.") from None
+            raise Unread(_missing(source)) from None
         except OSError as exc:
             raise Unread(_because(source, exc)) from None
         if stat.S_ISDIR(about.st_mode):
@@ -266,7 +266,13 @@ def _joined(found: Sequence[Item]) -> Item:
     return msgspec.structs.replace(first, content=content)
 
 
+def _missing(source: Path) -> str:
+    return f"{source} does not exist; make it, or take it out of config.json."
+
+
 def _because(source: Path, exc: OSError) -> str:
+    if exc.errno == errno.ENOENT:
+        return _missing(source)
     if exc.errno in (errno.EACCES, errno.EPERM):
         return f"{source} cannot be read by the agent's user; mend its permissions, or take it out of config.json."
     return f"{source} cannot be read ({exc.strerror}); mend it, or take it out of config.json."
