@@ -18,6 +18,21 @@ from protocol.folders import CONFIG_FILE
 
 CREDENTIAL_FILE = "tailnet.credentialFile"
 
+READ_ANEW = (
+    "credentials.",
+    "git.",
+    "github.",
+    "scripts.",
+    "dotfiles.",
+    "agents.",
+    "mcpServers.",
+    "skills.",
+    "ssh.global.",
+    "ssh.workspaces.",
+    "ssh.autoAuthorizeHostKeys.",
+)
+"""Settings that count without a restart."""
+
 _LOOKS_SECRET = re.compile(r"tskey-|hskey-|gh[oprsu]_|github_pat_|sk-[A-Za-z0-9]|xox[bp]-|-----BEGIN")
 _NAMES_SECRET = re.compile(r"(?i)(token|secret|password|auth_?key|api_?key|credential)$")
 
@@ -90,8 +105,16 @@ class Configuration:
             _write(file, new)
         value = _value(settings, key)
         return ConfigChange(
-            key=key, value=masked(key, value), file=str(file), restart=value != _value(self._loaded.settings, key)
+            key=key,
+            value=masked(key, value),
+            file=str(file),
+            restart=_needs_restart(key) and value != _value(self._loaded.settings, key),
         )
+
+
+def _needs_restart(key: str) -> bool:
+    """What workspaces are given is read anew each time."""
+    return not f"{key}.".startswith(READ_ANEW)
 
 
 def _near(key: str, known: Iterable[str]) -> str:

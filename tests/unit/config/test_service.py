@@ -105,3 +105,10 @@ def test_a_file_that_is_broken_already_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InvalidInput, match="mend it first"):
         changing.set("host", "::1")
+
+
+@pytest.mark.parametrize(("key", "value", "restart"), [("git.name", "Ada", False), ("ssh.firstPort", "23000", True)])
+def test_what_workspaces_are_given_counts_without_a_restart(
+    tmp_path: Path, key: str, value: str, restart: bool
+) -> None:
+    assert Configuration(load(tmp_path, {})).set(key, value).restart is restart
