@@ -6,6 +6,7 @@ import time
 import httpx
 import pytest
 
+from controlplane.ports import WORKSPACE_TAG
 from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
 from tests.e2e.system import System, docker, eventually
 
@@ -36,14 +37,16 @@ def life(system: System, procedure: str, value: dict[str, object], kill_at: int)
 
 def nodes(system: System) -> list[str]:
     """Names of the workspaces' nodes on the tailnet."""
-    return [node["name"] for node in system.call("tailnet.status")["nodes"] if node["tags"]]
+    return [node["name"] for node in system.call("tailnet.status")["nodes"] if WORKSPACE_TAG in node["tags"]]
 
 
 def unused_keys(system: System) -> int:
     """Keys of workspaces that could still enrol a node, in the coordinator's own words."""
     headscale = ["headscale", "-c", "/var/lib/headscale/config.yaml"]
     listed = docker("exec", f"{system.instance}-coordinator", *headscale, "preauthkeys", "list", "-o", "json")
-    return sum(1 for key in json.loads(listed) or [] if key.get("acl_tags") and not key.get("used"))
+    return sum(
+        1 for key in json.loads(listed) or [] if WORKSPACE_TAG in (key.get("acl_tags") or ()) and not key.get("used")
+    )
 
 
 def test_killed_at_every_step_of_creation_and_deletion(system: System) -> None:
