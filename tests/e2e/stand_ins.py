@@ -42,7 +42,7 @@ def _events(*events: tuple[str, Any]) -> bytes:
 
 
 def anthropic() -> bytes:
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "fake-1", "content": [],
         "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
     }  # fmt: skip

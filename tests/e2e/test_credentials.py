@@ -79,6 +79,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
                 "ssh": {"global": {"copy": ["~/.ssh/id_work"]}, "knownHosts": [known_host]},
                 "github": {"token": {"secret": "github"}, "host": github},
                 "scripts": {"post_start": ["~/post.sh"]},
+                "dotfiles": {"repository": it.url, "install": "cp README ~/from-dotfiles"},
             }
             write(system.folder / "config.json", json.dumps(config))
             system.start()
@@ -113,6 +114,15 @@ def test_a_private_repository_is_cloned_changed_and_pushed(given: Given) -> None
     seen = docker("exec", "-u", "workspace", f"{given.system.instance}-git", "git", "-C", stand_ins.REPOSITORY,
                   "log", "-1", "--format=%an <%ae> %s")  # fmt: skip
     assert seen == 'Ada "L" Love <ada@example.com> more'
+
+
+def test_dotfiles_were_installed_and_commits_are_the_persons(given: Given) -> None:
+    assert given.ssh("cat ~/from-dotfiles; git config user.email").split() == ["precious", "ada@example.com"]
+
+
+def test_what_the_person_sets_in_the_workspace_wins(given: Given) -> None:
+    shown = given.ssh("git config --global user.name Own; git config user.name; git config --global --unset user.name")
+    assert shown.strip() == "Own"
 
 
 def test_gh_is_logged_in_and_git_has_the_token_for_https(given: Given) -> None:
