@@ -80,8 +80,15 @@ class System:
             "PERRY_TAILNET_PORT": str(free_port()),
             "PERRY_NETWORK_POOL": f"10.{secrets.randbelow(80) + 120}.0.0/20",
             "PERRY_SSH_FIRST_PORT": str(30000 + secrets.randbelow(20000)),
+            # The log-ins of whoever runs the tests stay where they are.
+            **{f"PERRY_AGENTS_{agent}_SYNC": "false" for agent in ("CLAUDE", "OPENCODE", "CODEX", "GEMINI")},
         }
         self.devices: list[Device] = []
+
+    def of_person(self, home: Path) -> None:
+        """Let it bring along what a made-up person has in ``home``."""
+        self.environment = {name: value for name, value in self.environment.items() if not name.endswith("_SYNC")}
+        self.environment["HOME"] = str(home)
 
     # --- the process
 

@@ -26,7 +26,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         '#!/bin/sh\necho "said $PLAIN and $NAMED" >&2\n(sleep 120 >/dev/null 2>&1 &)\nexit 3\n'
     )
     system = System(folder / "agent", tailnet="none")
-    system.environment["HOME"] = str(home)
+    system.of_person(home)
     system.folder.mkdir(parents=True)
     config = {
         "credentials": {

@@ -54,7 +54,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
     key = home / ".ssh" / "id_work"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "work", "-f", str(key)], check=True)
     system = System(folder / "agent", tailnet="none")
-    system.environment["HOME"] = str(home)
+    system.of_person(home)
     it = Given(home, system)
     pem = stand_ins.certificate(folder)
     try:
