@@ -10,6 +10,7 @@ from controlplane.workspaces.state import StepId
 from protocol.workspaces import StepStatus
 
 BEGUN = state.begun(None)
+CLONE = list(StepId).index(StepId.CLONE)
 
 
 class Clock:
@@ -86,13 +87,13 @@ def test_the_live_list_is_redrawn_in_place() -> None:
     live.tick()
     shown = screen(stream.getvalue())
     assert len(shown) == len(StepId) + 2
-    assert shown[6].startswith("  ⠋ Clone the repository: Receiving")
+    assert shown[CLONE].startswith("  ⠋ Clone the repository: Receiving")
     assert all(len(line) <= 40 for line in shown)
     assert shown[-2].startswith("  The agent does not answer")
     live.update(state.with_step(running, StepId.CLONE, StepStatus.DONE, None, 3.0))
     live.close()
     shown = screen(stream.getvalue())
-    assert shown[6] == "  ✓ Clone the repository (3.0 s)"
+    assert shown[CLONE] == "  ✓ Clone the repository (3.0 s)"
     assert len(shown) == len(StepId) + 1
     assert stream.getvalue().startswith(HIDE_CURSOR)
     assert stream.getvalue().endswith(SHOW_CURSOR)
