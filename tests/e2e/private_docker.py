@@ -67,6 +67,8 @@ class PrivateDocker:
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None
+            # A killed engine's containerd dies with it; where nobody reaps that, the next engine takes it for alive.
+            (self._folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
     def load_images(self) -> None:
         """Perry's images, from the machine's own engine."""

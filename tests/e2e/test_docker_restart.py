@@ -1,12 +1,13 @@
-"""Docker stops and comes back under a running system."""
+"""Docker stops, or is killed, and comes back under a running system."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
 from tests.e2e.private_docker import PrivateDocker, private_docker
-from tests.e2e.system import System, eventually
+from tests.e2e.system import Device, System, eventually
 
 pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(900)]
 
@@ -38,14 +39,27 @@ def is_back(system: System, before: Workspace) -> bool:
     return now.status is WorkspaceStatus.RUNNING and now.tailnet.status is TailnetState.ONLINE
 
 
-def test_a_workspace_comes_back_with_docker(system: System, engine: PrivateDocker) -> None:
-    before = system.start_workspace("alpha")
-    assert before.tailnet.status is TailnetState.ONLINE, before
+@pytest.fixture(scope="module")
+def before(system: System) -> Workspace:
+    workspace = system.start_workspace("alpha")
+    assert workspace.tailnet.status is TailnetState.ONLINE, workspace
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def laptop(system: System, before: Workspace) -> Device:
     device = system.device("laptop")
     device.join_as_owner()
     device.knows(before)
-    device.ssh("workspace@alpha", "echo kept > ~/kept")
-    engine.stop()
+    return device
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_workspace_comes_back_with_docker(
+    system: System, engine: PrivateDocker, before: Workspace, laptop: Device, how: signal.Signals
+) -> None:
+    laptop.ssh("workspace@alpha", f"echo {how.name} > ~/kept")
+    engine.stop(how)
     listed = system.raw("workspaces.list", seconds=20)
     assert listed.status_code == 503 and "Docker does not answer" in listed.json()["json"]["message"]
     engine.start()
@@ -56,7 +70,9 @@ def test_a_workspace_comes_back_with_docker(system: System, engine: PrivateDocke
         before.ssh_host_keys,
         before.ports,
     )
-    device.start()
+    laptop.start()
     eventually(
-        lambda: device.ssh("workspace@alpha", "cat ~/kept", check=False) == (0, "kept\n"), "ssh again", seconds=60
+        lambda: laptop.ssh("workspace@alpha", "cat ~/kept", check=False) == (0, f"{how.name}\n"),
+        "ssh again",
+        seconds=60,
     )
