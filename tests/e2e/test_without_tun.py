@@ -49,10 +49,12 @@ def test_what_listens_on_loopback_alone_is_not_reached(system: System, laptop: D
     serve(system, "alpha", SERVER.replace("('', 3000)", "('127.0.0.1', 3001)"))
     listening = ("curl", "-sf", "-m", "5", "-o", "/dev/null")
     eventually(
-        lambda: system.call("workspaces.exec", {"name": "alpha", "command": [*listening, "http://127.0.0.1:3001/"]})[
-            "exitCode"
-        ]
-        == 0,
+        lambda: (
+            system.call("workspaces.exec", {"name": "alpha", "command": [*listening, "http://127.0.0.1:3001/"]})[
+                "exitCode"
+            ]
+            == 0
+        ),
         "a server on loopback",
     )
     assert laptop.run(*listening, "http://alpha:3001/", check=False)[0] != 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controlplane.app import GROUPS, procedures
+from controlplane.app import procedures
 from controlplane.auth.identity import TOKEN, Identity
 from controlplane.auth.policy import Right
 from controlplane.procedures import Group
