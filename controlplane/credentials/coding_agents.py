@@ -1,12 +1,12 @@
 """Where the coding agents keep log-ins, settings, MCP servers and skills, below the home of whoever runs them. Pure."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from controlplane.personal_settings import McpServer, Skill
+from controlplane.personal_settings import McpServer, Skill, Value
 from controlplane.settings import Settings
 
 
@@ -103,7 +103,7 @@ def _mcp(servers: Sequence[McpServer]) -> Iterator[Place]:
     gemini: dict[str, Any] = {}
     codex: list[str] = []
     for server in servers:
-        env, headers = dict(server.env), dict(server.headers)
+        env, headers = _values(server.env), _values(server.headers)
         if server.type == "local":
             claude[server.name] = {"command": server.command, "args": list(server.args), "env": env}
             opencode[server.name] = {"type": "local", "command": [server.command, *server.args], "environment": env}
@@ -118,6 +118,11 @@ def _mcp(servers: Sequence[McpServer]) -> Iterator[Place]:
     yield _json(".config/opencode/opencode.json", {"mcp": opencode}, "mcpServers")
     yield _json(".gemini/settings.json", {"mcpServers": gemini}, "mcpServers")
     yield Place(path=".codex/config.toml", source="\n".join(codex).encode(), setting="mcpServers", merge="toml")
+
+
+def _values(given: Mapping[str, Value]) -> dict[str, str]:
+    """References have been replaced by what they stand for: see :func:`wanted`."""
+    return {name: value for name, value in given.items() if isinstance(value, str)}
 
 
 def _table(name: str, **values: str | list[str] | dict[str, str]) -> str:

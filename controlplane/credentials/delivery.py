@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import anyio
 import msgspec
@@ -103,6 +103,9 @@ async def _write(process: Process, data: bytes) -> None:
         await process.write(data[start : start + CHUNK])
 
 
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+
 class _Answers:
     """Lines of JSON from the receiver, and what it complains of."""
 
@@ -111,7 +114,7 @@ class _Answers:
         self._said = b""
         self._complaints = b""
 
-    async def next(self, kind: type[Any]) -> Any:
+    async def next(self, kind: type[Answer]) -> Answer | None:
         """The next answer; None where it has ended."""
         while b"\n" not in self._said:
             if len(self._said) > ANSWER_LIMIT or (chunk := await self._process.read()) is None:
