@@ -77,8 +77,10 @@ ready:
 	@$(IN) uv sync --frozen -q
 	@$(RUN) python -m controlplane build
 
+# Without a feature of tailscale's that no sidecar uses, and that races with itself (v1.102.5: conn25's hooks are set
+# while the TUN device is being read).
 test-go:
-	cd sidecar && ../$(IN) go test -race ./...
+	cd sidecar && ../$(IN) go test -race -tags ts_omit_conn25 ./...
 
 test-python:
 	$(RUN) pytest
