@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.adapters.tailnet.headscale_api import API_KEY_PREFIX
 from controlplane.adapters.tailnet.placement import own_address
 from controlplane.errors import TailnetUnavailable
 from tests.contract.tailnet.bench import EmbeddedBench
@@ -76,8 +77,8 @@ async def test_a_refused_api_key_is_made_anew(bench: EmbeddedBench) -> None:
     await bench.tailnet.ensure()
     file = bench.folder / "api-key"
     first = file.read_text()
-    prefix = first.split("-")[2]
-    expire = ["headscale", "-c", "/var/lib/headscale/config.yaml", "apikeys", "expire", "--prefix", prefix]
+    prefix = first.removeprefix("hskey-api-")[:API_KEY_PREFIX]
+    expire = ["headscale", "-c", "/var/lib/headscale/config.yaml", "apikeys", "expire", f"--prefix={prefix}"]
     output = await bench.engine.exec(bench.coordinator, expire, user="65532")
     assert output.exit_code == 0, output
     assert (await bench.tailnet.mint_workspace_key()).secret

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from controlplane.adapters.tailnet.headscale_api import API_KEY_PREFIX
 from controlplane.adapters.tailnet.headscale_config import STATE, config
 from controlplane.adapters.tailnet.placement import Placement
 
@@ -70,7 +71,8 @@ class TheirHeadscale:
         return self.run("apikeys", "create", "--expiration", lifetime).split()[-1]
 
     def expire_api_key(self, key: str) -> None:
-        self.run("apikeys", "expire", "--prefix", key.split("-")[2])
+        # The prefix may have any character of base64url, a hyphen too.
+        self.run("apikeys", "expire", f"--prefix={key.removeprefix('hskey-api-')[:API_KEY_PREFIX]}")
 
     def device_key(self, user: str = "owner") -> str:
         """A key for a device of a person, made as they do."""
