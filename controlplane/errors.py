@@ -23,6 +23,8 @@
     │   ├── TailnetUnavailable     SERVICE_UNAVAILABLE    the coordinator does not answer
     │   ├── CredentialRefused      PRECONDITION_FAILED    its credential is missing, readable by others, or may not
     │   └── TailnetNameTaken       CONFLICT
+    ├── WorkerError                BAD_GATEWAY            a workspace's worker refused, failed or broke the rules
+    │   └── WorkerUnavailable      SERVICE_UNAVAILABLE    it is not there, or its stream broke
     └── StartupError               (never on the wire)    the control plane cannot run; ends the process with a sentence
         ├── SettingsError
         ├── StateError             state.db is corrupt or newer than this program
@@ -175,6 +177,18 @@ class TailnetNameTaken(TailnetError):
     """Another device of the tailnet has this name."""
 
     code = ErrorCode.CONFLICT
+
+
+class WorkerError(PerryError):
+    """A workspace's worker refused, failed or broke the rules."""
+
+    code = ErrorCode.BAD_GATEWAY
+
+
+class WorkerUnavailable(WorkerError):
+    """A workspace's worker is not there, or its stream broke."""
+
+    code = ErrorCode.SERVICE_UNAVAILABLE
 
 
 class StartupError(PerryError):

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import msgspec
 
+from protocol.worker import Event, Hello, Request, Result
+
 # --- Docker ----------------------------------------------------------------------------------------------------------
 
 
@@ -436,6 +438,49 @@ class Tailnet(Protocol):
 
     async def unused_keys(self) -> list[str] | None:
         """Ids of the workspaces' keys that can still be used; None where the provider cannot tell ours from others'."""
+
+
+# --- the workers inside workspaces -------------------------------------------------------------------------------------
+
+
+class WorkerLink(Protocol):
+    """An open stream to one workspace's worker. Errors are :class:`~controlplane.errors.WorkerError` and its kind.
+
+    What comes out of it is within the bounds of :mod:`protocol.worker`, and otherwise as hostile as a workspace is.
+    """
+
+    @property
+    def hello(self) -> Hello: ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """As they come. While nobody reads, the worker waits. Ends with WorkerUnavailable when the stream breaks."""
+
+    async def ask(self, request: Request) -> Result:
+        """Its answer, which is of the kind that the request names. A refusal is a WorkerError, with its sentence."""
+
+
+class Workers(Protocol):
+    """Opens streams to workers."""
+
+    def dial(
+        self, address: str, secret: str, *, epoch: str | None = None, after: int | None = None
+    ) -> AbstractAsyncContextManager[WorkerLink]:
+        """WorkerUnavailable where none answers, WorkerError where it does not take the secret or speaks otherwise."""
+
+
+class WorkerFollower(Protocol):
+    """A feature that hears what every workspace's worker tells. Called on the event loop; nothing here waits."""
+
+    def attached(self, workspace: str, link: WorkerLink) -> None:
+        """A stream stands. Unless ``link.hello.resumed``, every session is told anew, then SnapshotEnd."""
+
+    def told(self, workspace: str, event: Event) -> None: ...
+
+    def detached(self, workspace: str) -> None:
+        """The stream broke, or the workspace stopped. What was asked on its link fails by itself."""
+
+    def deleted(self, workspace: str) -> None:
+        """The workspace is gone for good."""
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------

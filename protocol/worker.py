@@ -1,0 +1,216 @@
+"""Between the control plane and the worker inside a workspace: one WebSocket, which the control plane opens.
+
+``GET /v1/stream`` on TCP 7392 of the pod, with the workspace's own secret as bearer token. Text frames are JSON, one
+struct of this module each. The control plane begins with :class:`Follow`; the worker answers :class:`Hello`. Then the
+worker tells what changes (:data:`Event`), numbered, and answers what it is asked (:class:`Ask`), in any order.
+
+The stream says **that** a session has changed, and not how: ``mark`` is another than before. What has changed is then
+asked for with :class:`ReadSession`, from the cursor where the last page ended. So nothing piles up for a reader that is
+slow; a session that changes a thousand times a second is told of as often as it is heard; and all that the worker has
+to know of its past is where its files are. A cursor holds whatever the reader of that agent's format needs to go on.
+
+A control plane that was away sends the epoch and the number of the last event it heard. A worker of that epoch that
+still knows what came after goes on from there (``resumed``); else it tells every session anew, then
+:class:`SnapshotEnd`: what was not among them is gone.
+
+Nothing of what a worker says is trusted: the reader bounds sizes, counts and rates (:data:`FRAME_LIMIT`,
+:data:`PAGE_LIMIT`, :data:`SESSIONS_LIMIT`), and what is out of bounds ends the connection.
+"""
+
+from datetime import datetime
+from typing import Annotated, Final
+
+import msgspec
+
+from protocol.sessions import Message, SessionStatus, Tokens
+from protocol.wire import Wire
+
+WORKER_PORT: Final = 7392
+
+STREAM_PATH: Final = "/v1/stream"
+
+PROTOCOL: Final = 1
+"""Grows when a control plane would misunderstand a worker or the reverse. What is only added does not count: unknown
+events are passed over, and an unknown request is refused by :class:`Refused` with the code ``unknown``."""
+
+SECRET_FILE: Final = "/etc/perry/worker-secret"
+"""In the workspace; 43 characters, for its user alone. Read anew for each connection."""
+
+FRAME_LIMIT: Final = 4 << 20
+"""Bytes of one frame, at most; both ways."""
+
+PAGE_LIMIT: Final = 1 << 20
+"""Bytes of content that a page of messages has at most; but for a single message that alone is larger."""
+
+BLOCK_LIMIT: Final = 256 << 10
+"""Characters of one block at most; what is more is cut off and counted (``omitted``)."""
+
+SESSIONS_LIMIT: Final = 100_000
+"""Sessions of one workspace, at most."""
+
+
+# --- what the control plane says
+
+
+class Follow(Wire, frozen=True, tag="follow", tag_field="type"):
+    """The first frame. ``epoch`` and ``after`` are what was heard last."""
+
+    version: str
+    protocol: int
+    epoch: str | None = None
+    after: int | None = None
+
+
+class ReadSession(Wire, frozen=True, tag="readSession", tag_field="kind"):
+    """Messages from ``cursor`` on (None: from the beginning), as many as fit into ``limit`` bytes. → :class:`Page`."""
+
+    agent: str
+    session_id: str
+    cursor: str | None = None
+    limit: int = PAGE_LIMIT
+
+
+class RenameInStore(Wire, frozen=True, tag="renameSession", tag_field="kind"):
+    """Another title, in the agent's own store. → :class:`Done`."""
+
+    agent: str
+    session_id: str
+    title: str
+
+
+class DeleteInStore(Wire, frozen=True, tag="deleteSession", tag_field="kind"):
+    """Delete it from the agent's own store. → :class:`Done`."""
+
+    agent: str
+    session_id: str
+
+
+class ReadStatus(Wire, frozen=True, tag="status", tag_field="kind"):
+    """How the worker is. → :class:`WorkerStatus`."""
+
+
+Request = ReadSession | RenameInStore | DeleteInStore | ReadStatus
+
+
+class Ask(Wire, frozen=True, tag="ask", tag_field="type"):
+    """A question. ``id`` comes back with its answer."""
+
+    id: int
+    request: Request
+
+
+FromControlPlane = Follow | Ask
+
+
+# --- what the worker says
+
+
+class Hello(Wire, frozen=True, tag="hello", tag_field="type"):
+    """The first frame back. ``epoch`` is this run of the worker; ``seq`` the number of its latest event."""
+
+    version: str
+    protocol: int
+    epoch: str
+    seq: int
+    resumed: bool
+
+
+class SessionSeen(Wire, frozen=True, tag="session", tag_field="type"):
+    """A session is there, or has changed. ``mark`` changes whenever its messages or facts do."""
+
+    seq: int
+    agent: Annotated[str, msgspec.Meta(max_length=32)]
+    session_id: Annotated[str, msgspec.Meta(max_length=256)]
+    mark: Annotated[str, msgspec.Meta(max_length=256)]
+    status: SessionStatus
+    last_activity: datetime | None = None
+
+
+class SessionGone(Wire, frozen=True, tag="sessionGone", tag_field="type"):
+    """A session was deleted in its agent's store."""
+
+    seq: int
+    agent: Annotated[str, msgspec.Meta(max_length=32)]
+    session_id: Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class SnapshotEnd(Wire, frozen=True, tag="snapshotEnd", tag_field="type"):
+    """Every session that there is has been told."""
+
+    seq: int
+
+
+Event = SessionSeen | SessionGone | SnapshotEnd
+
+
+class SessionFacts(Wire, frozen=True):
+    """What the agent recorded of a session, as far as it was read. Totals, not differences; None: not known (yet)."""
+
+    title: str | None = None
+    cwd: str | None = None
+    model: str | None = None
+    parent: str | None = None
+    created: datetime | None = None
+    last_activity: datetime | None = None
+    tokens: Tokens | None = None
+    cost: float | None = None
+    resume: list[str] | None = None
+
+
+class Page(Wire, frozen=True, tag="page", tag_field="kind"):
+    """Messages, each replacing the one that had its ordinal before. ``cursor`` is where the next page begins.
+
+    ``reset``: the cursor that was sent means nothing any more (the session was rewritten); the page is the first, and
+    what was read before is void. ``more``: there is more to read at once. ``mark`` is the session's when this was
+    read. ``skipped`` counts records that could not be read.
+    """
+
+    messages: list[Message]
+    facts: SessionFacts
+    cursor: Annotated[str, msgspec.Meta(max_length=16384)]
+    mark: Annotated[str, msgspec.Meta(max_length=256)]
+    more: bool
+    reset: bool = False
+    skipped: int = 0
+
+
+class Done(Wire, frozen=True, tag="done", tag_field="kind"):
+    """It was done."""
+
+
+class AgentStatus(Wire, frozen=True):
+    """A coding agent's store, as the worker sees it. ``problem`` is one sentence."""
+
+    agent: str
+    sessions: int
+    problem: str | None = None
+
+
+class WorkerStatus(Wire, frozen=True, tag="status", tag_field="kind"):
+    """How a worker is. ``uptime`` is in seconds, ``memory`` in bytes (resident)."""
+
+    version: str
+    uptime: float
+    memory: int
+    watching: bool
+    agents: list[AgentStatus]
+
+
+class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
+    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session), ``failed``."""
+
+    code: str
+    message: str
+
+
+Result = Page | Done | WorkerStatus | Refused
+
+
+class Answer(Wire, frozen=True, tag="answer", tag_field="type"):
+    """To the question of that ``id``."""
+
+    id: int
+    result: Result
+
+
+FromWorker = Hello | SessionSeen | SessionGone | SnapshotEnd | Answer
