@@ -440,7 +440,7 @@ class Tailnet(Protocol):
         """Ids of the workspaces' keys that can still be used; None where the provider cannot tell ours from others'."""
 
 
-# --- the workers inside workspaces -------------------------------------------------------------------------------------
+# --- the workers inside workspaces ------------------------------------------------------------------------------------
 
 
 class WorkerLink(Protocol):
