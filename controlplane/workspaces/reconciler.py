@@ -25,6 +25,8 @@ SETTLE_SECONDS = 2.0
 """Docker's events come in bursts, and what they mean shows when they are over. A Docker that is being stopped ends all
 containers at once; one that is started again in that moment keeps a task that the next Docker stumbles over."""
 
+LONGEST_SETTLE_SECONDS = 10.0
+
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0
 
@@ -63,7 +65,7 @@ class Reconciler:
         self._complaints: dict[str, str] = {}
         self._workspaces = workspaces
         self._instance = instance
-        self._wake = anyio.Event()
+        self._news = anyio.Event()
         self._retries: dict[str, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -71,7 +73,7 @@ class Reconciler:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen)
             while True:
-                self._wake = anyio.Event()
+                self._news = anyio.Event()
                 try:
                     await self.once()
                 except Exception:
@@ -79,22 +81,32 @@ class Reconciler:
                     log.exception("a look at what there is crashed")
                 self.looked.set()
                 with anyio.move_on_after(EVERY_SECONDS):
-                    await self._wake.wait()
-                    await anyio.sleep(SETTLE_SECONDS)
+                    await self._news.wait()
+                    await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait for the end of a burst of news: each look costs, and ten starts at once are one burst."""
+        with anyio.move_on_after(LONGEST_SETTLE_SECONDS):
+            settling = True
+            while settling:
+                news = self._news = anyio.Event()
+                with anyio.move_on_after(SETTLE_SECONDS):
+                    await news.wait()
+                settling = news.is_set()
 
     async def _listen(self) -> None:
         while True:
             try:
                 async for event in self._engine.events(spec.instance_labels(self._instance)):
                     if event.action in TELLING:
-                        self._wake.set()
+                        self._news.set()
             except EngineError as exc:
                 self._complain("events", f"no events from Docker: {exc.message}")
             # A Docker that comes back may have made its packet rules anew, and what failed without it may succeed now.
             self._rules_wanted = True
             self._retries.clear()
             await anyio.sleep(1)
-            self._wake.set()
+            self._news.set()
 
     def _complain(self, about: str, message: str) -> None:
         """Say it once, and not with each look."""
@@ -108,11 +120,10 @@ class Reconciler:
             await self._prepare_tailnet()
             await self._prepare_machine()
             await self._adopt()
-            pods = await self._pods.all()
-            self._workspaces.saw(pods)
+            pods = await self._workspaces.look(tell=True)
             for record in self._store.all():
                 if not self._jobs.busy(record.name):
-                    await self._bring_together(record, pods.get(record.name, Pod()))
+                    await self._bring_together(record.name, pods.get(record.name, Pod()))
             if self._tailnet.joins:
                 await self._clear_tailnet()
         except EngineError as exc:
@@ -148,8 +159,8 @@ class Reconciler:
 
     async def _adopt(self) -> None:
         """Take over workspaces that Docker knows and state.db does not: it was lost, or is another folder's."""
-        known = {record.name for record in self._store.all()}
         claims = await self._pods.claims()
+        known = {record.name for record in self._store.all()}
         if claims.keys() <= known:
             return
         pods = await self._pods.all()
@@ -170,9 +181,17 @@ class Reconciler:
             else:
                 log.info("took over workspace %s, which Docker knows and state.db did not", name)
 
-    async def _bring_together(self, record: Record, pod: Pod) -> None:
-        if pod.any_running:
-            pod = await self._pods.inspect(record.name)
+    async def _bring_together(self, name: str, listed: Pod) -> None:
+        record = self._store.get(name)
+        if record is None:
+            return
+        pod = listed
+        if listed.any_running or needed(record.desired, listed, record.startup) is not Action.NOTHING:
+            # The list may be older than a start or a stop that has ended since.
+            pod = await self._pods.inspect(name)
+            record = self._store.get(name)
+        if record is None or self._jobs.busy(name):
+            return
         action = needed(record.desired, pod, record.startup)
         if action is Action.NOTHING:
             self._retries.pop(record.name, None)

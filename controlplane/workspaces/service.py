@@ -5,7 +5,7 @@ or asks twice, changes nothing. Each workspace has one job at a time.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import anyio
@@ -94,6 +94,7 @@ class Workspaces:
         self._jobs = jobs
         self._progress = Progress(self.changed)
         self._seen: dict[str, Pod] = {}
+        self._looks = self._newest_look = 0
         self._reserving = anyio.Lock()
 
     # --- reading
@@ -112,22 +113,25 @@ class Workspaces:
         """Every workspace as it was when last looked at; asks nobody."""
         return [self._view(record) for record in self._store.all()]
 
-    async def look(self) -> None:
-        """See what there is."""
-        self._seen = await self._pods.all()
+    async def look(self, *, tell: bool = False) -> Mapping[str, Pod]:
+        """See what there is; with ``tell``, everybody hears of what has changed."""
+        self._looks += 1
+        look = self._looks
+        pods = await self._pods.all()
+        if look < self._newest_look:
+            return self._seen  # A look that began later has ended before: it knows better.
+        self._newest_look = look
+        before, self._seen = self._seen, pods
+        for name in before.keys() | pods.keys() if tell else ():
+            if before.get(name) != pods.get(name):
+                self.changed(name)
+        return pods
 
     def changed(self, name: str) -> None:
         """Tell everybody how a workspace stands now."""
         record = self._store.get(name)
         if record is not None:
             self._announcer.workspace_changed(self._view(record))
-
-    def saw(self, pods: dict[str, Pod]) -> None:
-        """The reconciler looked: keep it, and tell what has changed."""
-        before, self._seen = self._seen, pods
-        for name in before.keys() | pods.keys():
-            if before.get(name) != pods.get(name):
-                self.changed(name)
 
     def _view(self, record: Record) -> Workspace:
         pod = self._seen.get(record.name, Pod())

@@ -64,7 +64,7 @@ class Starter:
         pod_settings: Callable[[], Awaitable[PodSettings]],
         settings: Settings,
         ssh_address: str,
-        look: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[object]],
         changed: Callable[[str], None],
         checkpoint: Checkpoint,
     ) -> None:

@@ -1,11 +1,14 @@
 """What exists and what was asked for, brought together; and a process that is killed anywhere."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
 import pytest
 
 from controlplane.errors import PerryError
+from controlplane.ports import ContainerState
+from controlplane.workspaces.state import Pod
 from protocol.workspaces import DeleteWorkspace, StartWorkspace, WorkspaceStatus
 from tests.unit.workspaces.conftest import Agent
 
@@ -17,6 +20,57 @@ async def test_what_ended_behind_our_back_is_started_again(agent: Agent) -> None
     await agent.engine.stop("workspace-alpha.net")
     await agent.settle()
     assert all(container.running for container in agent.engine.by_name.values())
+
+
+async def test_what_was_listed_before_a_start_had_ended_is_not_started_again(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.stop("alpha")
+    listed, started = anyio.Event(), anyio.Event()
+    all_pods = agent.workspaces.look
+
+    async def slow_look(*, tell: bool = False) -> Mapping[str, Pod]:
+        found = await all_pods(tell=tell)
+        listed.set()
+        await started.wait()
+        return found
+
+    monkeypatch.setattr(agent.workspaces, "look", slow_look)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(agent.reconciler.once)
+        await listed.wait()
+        monkeypatch.setattr(agent.workspaces, "look", all_pods)
+        after = await agent.workspaces.start(StartWorkspace(name="alpha"))
+        started.set()
+    await agent.settle()
+    assert after.startup is not None
+    record = agent.store.get("alpha")
+    assert record is not None and record.startup is not None
+    assert record.startup.attempt == after.startup.attempt
+
+
+async def test_a_look_that_began_earlier_does_not_replace_a_later_one(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers = agent.engine.containers
+    listed, stopped = anyio.Event(), anyio.Event()
+
+    async def slow(labels: Mapping[str, str]) -> list[ContainerState]:
+        monkeypatch.setattr(agent.engine, "containers", containers)
+        found = await containers(labels)
+        listed.set()
+        await stopped.wait()
+        return found
+
+    monkeypatch.setattr(agent.engine, "containers", slow)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(agent.workspaces.look)
+        await listed.wait()
+        after = await agent.workspaces.start(StartWorkspace(name="alpha"))
+        stopped.set()
+    (seen,) = agent.workspaces.last_seen()
+    assert seen.status is after.status is WorkspaceStatus.RUNNING
 
 
 async def test_what_was_removed_behind_our_back_is_made_again(agent: Agent) -> None:
