@@ -23,6 +23,7 @@ from typing import Annotated, Final
 import msgspec
 
 from protocol.sessions import Message, SessionStatus, Tokens
+from protocol.tasks import Commit, TaskState
 from protocol.wire import Wire
 
 WORKER_PORT: Final = 7392
@@ -89,7 +90,61 @@ class ReadStatus(Wire, frozen=True, tag="status", tag_field="kind"):
     """How the worker is. → :class:`WorkerStatus`."""
 
 
-Request = ReadSession | RenameInStore | DeleteInStore | ReadStatus
+class StartTask(Wire, frozen=True, tag="startTask", tag_field="kind"):
+    """Begin a task; asked twice, it begins once. → :class:`Done`; Refused with the code ``noAgent`` where the agent is
+    not installed. ``timeout`` is in seconds."""
+
+    id: str
+    agent: str
+    text: str
+    model: str | None = None
+    timeout: float | None = None
+
+
+class CancelTask(Wire, frozen=True, tag="cancelTask", tag_field="kind"):
+    """End a task's whole process group. → :class:`Done`, also where it has ended. TaskSeen tells of the end."""
+
+    id: str
+
+
+class ForgetTask(Wire, frozen=True, tag="forgetTask", tag_field="kind"):
+    """Its end was recorded: the worker need not tell of it any more. Its log stays. → :class:`Done`."""
+
+    id: str
+
+
+class ReadTaskLog(Wire, frozen=True, tag="readTaskLog", tag_field="kind"):
+    """From byte ``offset`` on; a negative one counts from the end. → :class:`TaskLog`."""
+
+    id: str
+    offset: int
+    limit: int
+
+
+class ReadOutcome(Wire, frozen=True, tag="readOutcome", tag_field="kind"):
+    """What a task has left so far. → :class:`TaskOutcome`."""
+
+    id: str
+
+
+class TakeWakes(Wire, frozen=True, tag="takeWakes", tag_field="kind"):
+    """These wakes are in the outbox, for good: the spool may forget them. → :class:`Done`."""
+
+    ids: list[str]
+
+
+Request = (
+    ReadSession
+    | RenameInStore
+    | DeleteInStore
+    | ReadStatus
+    | StartTask
+    | CancelTask
+    | ForgetTask
+    | ReadTaskLog
+    | ReadOutcome
+    | TakeWakes
+)
 
 
 class Ask(Wire, frozen=True, tag="ask", tag_field="type"):
@@ -140,7 +195,39 @@ class SnapshotEnd(Wire, frozen=True, tag="snapshotEnd", tag_field="type"):
     seq: int
 
 
-Event = SessionSeen | SessionGone | SnapshotEnd
+class TaskSeen(Wire, frozen=True, tag="task", tag_field="type"):
+    """A task of this worker has begun or changed. Told anew after each Hello that is not resumed, until forgotten.
+
+    ``state`` is one of running, waiting, succeeded, failed, cancelled. ``session_id`` is the session in which the agent
+    works, once known. ``last_message`` is the beginning of what the agent said last.
+    """
+
+    seq: int
+    id: Annotated[str, msgspec.Meta(max_length=32)]
+    state: TaskState
+    started: datetime
+    ended: datetime | None = None
+    exit_code: int | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    last_message: Annotated[str, msgspec.Meta(max_length=20_000)] | None = None
+
+
+class WakeSpooled(Wire, frozen=True, tag="wake", tag_field="type"):
+    """A wake from inside the workspace, safe in its spool. Told anew after each Hello that is not resumed, until taken.
+
+    In the order in which they came. ``mode`` is ``now`` or ``next-heartbeat``.
+    """
+
+    seq: int
+    id: Annotated[str, msgspec.Meta(max_length=64)]
+    text: Annotated[str, msgspec.Meta(max_length=65_536)]
+    mode: Annotated[str, msgspec.Meta(max_length=32)]
+    at: datetime
+    task: Annotated[str, msgspec.Meta(max_length=32)] | None = None
+
+
+Event = SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled
 
 
 class SessionFacts(Wire, frozen=True):
@@ -196,14 +283,34 @@ class WorkerStatus(Wire, frozen=True, tag="status", tag_field="kind"):
     agents: list[AgentStatus]
 
 
+class TaskLog(Wire, frozen=True, tag="taskLog", tag_field="kind"):
+    """A piece of what the agent printed; what is not UTF-8 is replaced. Offsets and ``size`` are in bytes."""
+
+    text: str
+    offset: int
+    next: int
+    size: int
+
+
+class TaskOutcome(Wire, frozen=True, tag="taskOutcome", tag_field="kind"):
+    """What a task has left: see :class:`protocol.tasks.TaskResult`."""
+
+    last_message: str | None = None
+    commits: list[Commit] = []
+    diff_stat: str | None = None
+    uncommitted: int | None = None
+    unpushed: int | None = None
+    unknown: str | None = None
+
+
 class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
-    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session), ``failed``."""
+    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session or task), ``noAgent``, ``failed``."""
 
     code: str
     message: str
 
 
-Result = Page | Done | WorkerStatus | Refused
+Result = Page | Done | WorkerStatus | TaskLog | TaskOutcome | Refused
 
 
 class Answer(Wire, frozen=True, tag="answer", tag_field="type"):
@@ -213,4 +320,4 @@ class Answer(Wire, frozen=True, tag="answer", tag_field="type"):
     result: Result
 
 
-FromWorker = Hello | SessionSeen | SessionGone | SnapshotEnd | Answer
+FromWorker = Hello | SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled | Answer

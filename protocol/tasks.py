@@ -1,0 +1,185 @@
+"""Tasks: work that a coding agent is given, and is not watched at."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from protocol.wire import Told, Wire
+from protocol.workspaces import WorkspaceName
+
+TASK_LIMIT: Final = 1 << 20
+"""Bytes of a task's text, at most."""
+
+TaskId = Annotated[str, msgspec.Meta(pattern=r"^t-[0-9a-z]{12}$")]
+
+
+class TaskAgent(StrEnum):
+    """Who does it. ``command``: no coding agent; the task is a command line for the workspace's shell."""
+
+    OPENCODE = "opencode"
+    CLAUDE = "claude"
+    CODEX = "codex"
+    COMMAND = "command"
+
+
+class TaskState(Told):
+    """How a task stands.
+
+    ``queued``: its turn has not come, or its workspace is still being made. ``waiting``: a person has to answer or to
+    allow something. ``stalled``: it runs, and nothing moves. ``lost``: its workspace is gone, or forgot it.
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    STALLED = "stalled"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+ENDED: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.LOST})
+
+
+class WakeWhen(StrEnum):
+    """How the end of a task wakes the gateway that waits."""
+
+    NOW = "now"
+    NEXT_HEARTBEAT = "next-heartbeat"
+    NONE = "none"
+
+
+class RemoveWhen(StrEnum):
+    """When a task's workspace is deleted after it. Never while work exists in it that is nowhere else."""
+
+    NEVER = "never"
+    SUCCESS = "success"
+    DONE = "done"
+
+
+class DispatchTask(Wire, frozen=True, forbid_unknown_fields=True):
+    """Input of ``tasks.dispatch``.
+
+    ``create`` makes the workspace where it is missing, with ``clone`` and ``branch`` as ``workspaces.start`` takes
+    them (a branch that the repository does not have is made); ``start`` starts one that is stopped. ``timeout`` is in
+    seconds, from its start. ``key`` makes it safe to ask twice: the same key is the same task.
+    """
+
+    workspace: WorkspaceName
+    task: Annotated[str, msgspec.Meta(min_length=1)]
+    agent: TaskAgent = TaskAgent.OPENCODE
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] | None = None
+    wake: WakeWhen = WakeWhen.NOW
+    remove_when: RemoveWhen = RemoveWhen.NEVER
+    create: bool = False
+    start: bool = False
+    clone: str | None = None
+    origin: str | None = None
+    branch: str | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+
+
+class Task(Wire, frozen=True):
+    """A task. ``text`` is its beginning. ``reason`` is one sentence: why it waits or failed.
+
+    ``wake_id`` is the wake that told of it, once there is one. ``removal`` says what became of ``remove_when``.
+    """
+
+    id: str
+    workspace: str
+    agent: str
+    state: TaskState
+    text: str
+    created: datetime
+    wake: str
+    remove_when: str
+    model: str | None = None
+    timeout: float | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    session_id: str | None = None
+    wake_id: str | None = None
+    removal: str | None = None
+
+
+class TaskRef(Wire, frozen=True, forbid_unknown_fields=True):
+    """One task."""
+
+    id: TaskId
+
+
+class ListTasks(Wire, frozen=True, forbid_unknown_fields=True):
+    """Which tasks: the newest first."""
+
+    workspace: WorkspaceName | None = None
+    state: str | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+
+
+class Tasks(Wire, frozen=True):
+    """A page of tasks. ``next_cursor`` is absent on the last."""
+
+    items: list[Task]
+    next_cursor: str | None = None
+
+
+class ReadTaskLogs(Wire, frozen=True, forbid_unknown_fields=True):
+    """What the agent has printed, from byte ``offset`` on; a negative one counts from the end."""
+
+    id: TaskId
+    offset: int = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1 << 16
+
+
+class TaskLogs(Wire, frozen=True):
+    """A piece of a task's log. ``next`` is the offset after it, ``size`` what there is now, in bytes."""
+
+    text: str
+    offset: int
+    next: int
+    size: int
+    ended: bool
+
+
+class WaitForTasks(Wire, frozen=True, forbid_unknown_fields=True):
+    """Wait until all of these tasks (with ``any``, one of them) have ended or wait for a person, or ``timeout``
+    seconds have passed."""
+
+    ids: Annotated[list[TaskId], msgspec.Meta(min_length=1, max_length=500)]
+    any: bool = False
+    timeout: Annotated[float, msgspec.Meta(ge=0, le=300)] = 60
+
+
+class Waited(Wire, frozen=True):
+    """The tasks as they stand. ``done``: what was waited for has come."""
+
+    items: list[Task]
+    done: bool
+
+
+class Commit(Wire, frozen=True):
+    """A commit that was made during a task."""
+
+    id: str
+    subject: str
+
+
+class TaskResult(Wire, frozen=True):
+    """What a task left. ``diff_stat`` is git's own, from the commit where it began to the files as they are now;
+    ``uncommitted`` counts the files that are in no commit; ``unpushed`` the commits on no remote; ``unknown`` says why
+    git could not be asked, where it could not."""
+
+    task: Task
+    last_message: str | None = None
+    commits: list[Commit] = []
+    diff_stat: str | None = None
+    uncommitted: int | None = None
+    unpushed: int | None = None
+    unknown: str | None = None
