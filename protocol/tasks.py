@@ -178,7 +178,7 @@ class TaskResult(Wire, frozen=True):
 
     task: Task
     last_message: str | None = None
-    commits: list[Commit] = []
+    commits: tuple[Commit, ...] = ()
     diff_stat: str | None = None
     uncommitted: int | None = None
     unpushed: int | None = None

@@ -296,7 +296,7 @@ class TaskOutcome(Wire, frozen=True, tag="taskOutcome", tag_field="kind"):
     """What a task has left: see :class:`protocol.tasks.TaskResult`."""
 
     last_message: str | None = None
-    commits: list[Commit] = []
+    commits: tuple[Commit, ...] = ()
     diff_stat: str | None = None
     uncommitted: int | None = None
     unpushed: int | None = None
@@ -304,7 +304,8 @@ class TaskOutcome(Wire, frozen=True, tag="taskOutcome", tag_field="kind"):
 
 
 class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
-    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session or task), ``noAgent``, ``failed``."""
+    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session or task), ``noAgent``,
+    ``failed``."""
 
     code: str
     message: str
