@@ -28,6 +28,7 @@ class Role(StrEnum):
     GATEWAY = "gateway"
     COORDINATOR = "coordinator"
     HOST_RULES = "host-rules"
+    COPIER = "copier"
 
 
 class PortBinding(msgspec.Struct, frozen=True):
@@ -58,6 +59,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     labels: Mapping[str, str]
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    """In place of the image's own, whose command then does not count either."""
     env: Mapping[str, str] = {}
     network: str | None = None
     network_of: str | None = None
@@ -225,10 +228,27 @@ class Engine(Protocol):
 
     async def signal(self, container: str, signal: str) -> None: ...
 
+    async def pause(self, container: str) -> None:
+        """Freeze all that runs in it; commands cannot be run then. EngineConflict where it does not run."""
+
+    async def unpause(self, container: str) -> None:
+        """Let it go on. Succeeds where it is not frozen, or not there."""
+
     async def remove_container(self, container: str) -> None:
         """By force; volumes stay."""
 
-    async def inspect(self, container: str) -> ContainerState | None: ...
+    async def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
+        """Make an image, ``name:tag``, of the container's own file system, without what is in its volumes.
+
+        It gets the container's configuration, with ``labels`` above the container's own. A container that runs is not
+        frozen meanwhile; freeze it where that matters.
+        """
+
+    async def remove_images(self, labels: Mapping[str, str]) -> None:
+        """Those that carry all of ``labels``. What something still uses stays."""
+
+    async def inspect(self, container: str) -> ContainerState | None:
+        """None where there is none. One that is frozen counts as running; its status is ``paused``."""
 
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
         """Running or not. ``address`` and ``network_of`` may be absent here; ``inspect`` has them."""

@@ -40,6 +40,7 @@ class FakeContainer:
         self.created = created
         self.started: datetime | None = None
         self.running = False
+        self.paused = False
         self.files: dict[str, bytes] = {}
         self.processes: list[FakeProcess] = []
         self.lines: list[str] = []
@@ -63,11 +64,16 @@ class FakeContainer:
             image=self.spec.image,
             labels=self.spec.labels,
             running=self.running,
-            status="running" if self.running else ("exited" if self.started else "created"),
+            status=self._status(),
             created=self.created,
             started=self.started,
             network_of=self.network_of,
         )
+
+    def _status(self) -> str:
+        if self.running:
+            return "paused" if self.paused else "running"
+        return "exited" if self.started else "created"
 
 
 async def succeed(_container: FakeContainer, _command: Sequence[str], _stdin: bytes) -> ExecOutput:
@@ -80,6 +86,8 @@ class FakeEngine:
 
     def __init__(self, images: Sequence[str] = ()) -> None:
         self.images = set(images)
+        self.image_labels: dict[str, Mapping[str, str]] = {}
+        """Of the images that were made of containers."""
         self.by_name: dict[str, FakeContainer] = {}
         self.network_specs: dict[str, NetworkSpec] = {}
         self.volume_labels: dict[str, Mapping[str, str]] = {}
@@ -212,7 +220,7 @@ class FakeEngine:
         self._check()
         found = self._find(container)
         if found is not None and found.running:
-            found.running = False
+            found.running = found.paused = False
             found.tell()
             for process in found.processes:
                 self.processes.signal(process.child.pid, "KILL")
@@ -223,6 +231,31 @@ class FakeEngine:
         if not self._get(container).running:
             raise EngineConflict(f"Docker could not signal container {container}: it does not run.")
         self.on_signal(self._get(container))
+
+    async def pause(self, container: str) -> None:
+        self._check()
+        if not self._get(container).running:
+            raise EngineConflict(f"Docker could not freeze container {container}: it does not run.")
+        self._get(container).paused = True
+
+    async def unpause(self, container: str) -> None:
+        self._check()
+        if (found := self._find(container)) is not None:
+            found.paused = False
+
+    async def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
+        self._check()
+        found = self._get(container)
+        self.images.add(image)
+        self.image_labels[image] = {**found.spec.labels, **labels}
+
+    async def remove_images(self, labels: Mapping[str, str]) -> None:
+        self._check()
+        for image, present in list(self.image_labels.items()):
+            used = any(each.spec.image == image for each in self.by_name.values())
+            if _matches(present, labels) and not used:
+                del self.image_labels[image]
+                self.images.remove(image)
 
     async def remove_container(self, container: str) -> None:
         await self.stop(container)
@@ -261,7 +294,7 @@ class FakeEngine:
     ) -> ExecOutput:
         self._check()
         found = self._get(container)
-        if not found.running:
+        if not found.running or found.paused:
             raise EngineConflict(f"Docker could not run {command[0]} in {container}: it does not run.")
         if command[3:4] == ["perry-signal"]:
             code = self.processes.signal(int(command[5]), command[4])

@@ -162,6 +162,41 @@ class DockerEngine:
         with translated(f"signal container {container}"):
             await self.docker.containers.container(container).kill(signal=signal)
 
+    async def pause(self, container: str) -> None:
+        with translated(f"freeze container {container}"):
+            try:
+                await self.docker.containers.container(container).pause()
+            except aiodocker.DockerError as exc:
+                if "already paused" not in exc.message:
+                    raise
+
+    async def unpause(self, container: str) -> None:
+        with translated(f"unfreeze container {container}"):
+            try:
+                await _unless_missing(self.docker.containers.container(container).unpause())
+            except aiodocker.DockerError as exc:
+                if "not paused" not in exc.message:
+                    raise
+
+    async def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
+        name, _, tag = image.rpartition(":")
+        with translated(f"make an image of container {container}"):
+            await self.docker.containers.container(container).commit(
+                repository=name, tag=tag, config={"Labels": dict(labels)}, pause=False
+            )
+
+    async def remove_images(self, labels: Mapping[str, str]) -> None:
+        with translated("remove images"):
+            for image in await self.docker.images.list(filters={"label": _filter(labels)}):
+                # By its names where it has some: by its id, what others were made from could not be removed.
+                names = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
+                for name in names or [image["Id"]]:
+                    try:
+                        await _unless_missing(self.docker.images.delete(name))
+                    except aiodocker.DockerError as exc:
+                        if exc.status != 409:
+                            raise
+
     async def remove_container(self, container: str) -> None:
         with translated(f"remove container {container}"):
             try:

@@ -58,6 +58,8 @@ def container_body(spec: ContainerSpec) -> dict[str, Any]:
         "StopTimeout": spec.stop_seconds,
         "HostConfig": host,
     }
+    if spec.entrypoint:
+        body["Entrypoint"] = list(spec.entrypoint)
     if spec.command:
         body["Cmd"] = list(spec.command)
     if spec.network_of is not None:
@@ -118,7 +120,7 @@ def listed_container(listed: dict[str, Any]) -> ContainerState:
         name=listed["Names"][0].lstrip("/"),
         image=listed["Image"],
         labels=listed.get("Labels") or {},
-        running=listed["State"] == "running",
+        running=listed["State"] in ("running", "paused"),
         status=listed["State"],
         created=datetime.fromtimestamp(listed["Created"], UTC),
         address=next((network["IPAddress"] for network in networks.values() if network.get("IPAddress")), None),

@@ -62,6 +62,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     finally:
         for container in await engine.containers(it.labels):
             await engine.remove_container(container.id)
+        await engine.remove_images(it.labels)
         for network in await engine.networks(it.labels):
             await engine.remove_network(network.name)
         for volume in await engine.volumes(it.labels):
@@ -90,6 +91,49 @@ async def test_a_container_lives(bench: Bench) -> None:
     await bench.engine.remove_container(spec.name)
     await bench.engine.remove_container(spec.name)
     assert await bench.engine.inspect(spec.name) is None
+
+
+async def test_what_is_frozen_runs_and_takes_no_commands(bench: Bench) -> None:
+    spec = bench.container("a")
+    await bench.engine.ensure_container(spec)
+    with pytest.raises(EngineConflict):
+        await bench.engine.pause(spec.name)
+    await bench.engine.start(spec.name)
+    await bench.engine.pause(spec.name)
+    await bench.engine.pause(spec.name)
+    frozen = await bench.engine.inspect(spec.name)
+    assert frozen is not None and frozen.running and frozen.status == "paused"
+    assert [each.running for each in await bench.engine.containers(bench.labels)] == [True]
+    with pytest.raises(EngineConflict):
+        await bench.engine.exec(spec.name, ["true"])
+    await bench.engine.unpause(spec.name)
+    await bench.engine.unpause(spec.name)
+    await bench.engine.unpause("contract-none")
+    assert (await bench.engine.exec(spec.name, ["true"])).exit_code == 0
+    await bench.engine.pause(spec.name)
+    await bench.engine.remove_container(spec.name)
+    assert await bench.engine.inspect(spec.name) is None
+
+
+async def test_a_container_becomes_an_image_until_its_labels_remove_it(bench: Bench) -> None:
+    spec = bench.container("a", "touch /made; exec sleep 300")
+    await bench.engine.ensure_container(spec)
+    await bench.engine.start(spec.name)
+    image, labels = f"{bench.prefix}:made", {"perry.instance": bench.prefix, "perry.workspace": "made"}
+    await bench.engine.commit(spec.name, image, labels)
+    assert await bench.engine.image_id(image) is not None
+    again = bench.container("b", image=image, entrypoint=("sleep",), command=("300",))
+    await bench.engine.ensure_container(again)
+    await bench.engine.start(again.name)
+    assert (await bench.engine.exec(again.name, ["test", "-e", "/made"])).exit_code == 0
+    await bench.engine.remove_images(labels)
+    assert await bench.engine.image_id(image) is not None, "a container uses it"
+    await bench.engine.remove_container(again.name)
+    await bench.engine.remove_images({**labels, "perry.workspace": "another"})
+    assert await bench.engine.image_id(image) is not None
+    await bench.engine.remove_images(labels)
+    await bench.engine.remove_images(labels)
+    assert await bench.engine.image_id(image) is None
 
 
 async def test_verbs_on_what_is_missing(bench: Bench) -> None:
