@@ -1,0 +1,306 @@
+"""Lets tasks go on by themselves: begins those whose turn has come, hears what workers tell, and does what is owed
+after an end (what was left is noted, the wake goes out, the workspace goes where that was wished).
+
+Every step is safe to run twice, so that a control plane that ends anywhere goes on from state.db: a worker begins a
+task once however often it is asked, and a wake has an id of its own for each state of a task.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from controlplane.errors import Conflict, NotFound, PerryError, WorkerError, WorkerUnavailable
+from controlplane.ports import WorkerLink
+from controlplane.tasks import state
+from controlplane.tasks.service import ASK_SECONDS, News
+from controlplane.tasks.state import UNDER_WAY, Record
+from controlplane.tasks.store import Store
+from protocol.tasks import Task, TaskState
+from protocol.worker import CancelTask, Event, ForgetTask, ReadOutcome, SnapshotEnd, StartTask, TaskOutcome, TaskSeen
+from protocol.workspaces import DeleteWorkspace, StartWorkspace, Workspace, WorkspaceStatus
+
+log = logging.getLogger(__name__)
+
+WORKER_SECONDS = 120.0
+"""How long a task waits for its workspace's worker to be there."""
+
+RETRY_SECONDS = 30.0
+"""When what could not be done for now is tried again."""
+
+
+class Workspaces(Protocol):
+    """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
+
+    async def get(self, name: str) -> Workspace: ...
+
+    async def start(self, wanted: StartWorkspace) -> Workspace: ...
+
+    async def delete(self, wanted: DeleteWorkspace) -> None: ...
+
+
+class Waker(Protocol):
+    """Takes a wake, for good; see :mod:`controlplane.wake`. A known id is the same wake."""
+
+    async def wake(
+        self,
+        text: str,
+        *,
+        mode: str = "now",
+        workspace: str | None = None,
+        task: str | None = None,
+        id: str | None = None,
+    ) -> str: ...
+
+
+class Dispatcher:
+    """Follows every worker (a ``WorkerFollower``), and owns what tasks do by themselves."""
+
+    def __init__(
+        self,
+        store: Store,
+        workspaces: Workspaces,
+        waker: Waker,
+        news: News,
+        *,
+        parallel: int,
+        per_workspace: int,
+        announce: Callable[[Task], None],
+    ) -> None:
+        self._store = store
+        self._workspaces = workspaces
+        self._waker = waker
+        self._news = news
+        self._parallel = parallel
+        self._per_workspace = per_workspace
+        self._announce = announce
+        self._links: dict[str, WorkerLink] = {}
+        self._missing: dict[str, set[str]] = {}
+        self._at_work: set[str] = set()
+        self._wanted = anyio.Event()
+
+    def nudge(self) -> None:
+        """There is something new to do."""
+        self._wanted.set()
+
+    def changed(self, record: Record) -> None:
+        """Write it down, and tell everybody."""
+        self._store.save(record)
+        self._announce(state.shown(record))
+        self._news.tell()
+
+    # --- what workers tell
+
+    def attached(self, workspace: str, link: WorkerLink) -> None:
+        self._links[workspace] = link
+        if not link.hello.resumed:
+            under_way = (each for each in self._store.unsettled() if each.state in UNDER_WAY)
+            self._missing[workspace] = {each.id for each in under_way if each.workspace == workspace}
+        self._news.tell()
+        self.nudge()
+
+    def detached(self, workspace: str) -> None:
+        self._links.pop(workspace, None)
+        self._missing.pop(workspace, None)
+
+    def deleted(self, workspace: str) -> None:
+        self.detached(workspace)
+        for record in self._store.unsettled():
+            if record.workspace == workspace and not record.over and record.id not in self._at_work:
+                self._end(record, TaskState.LOST, f"The workspace {workspace!r} was deleted.")
+
+    def told(self, workspace: str, event: Event) -> None:
+        if isinstance(event, TaskSeen):
+            self._hear(workspace, event)
+        elif isinstance(event, SnapshotEnd):
+            for id_ in self._missing.pop(workspace, ()):
+                if (record := self._store.get(id_)) is not None and record.state in UNDER_WAY:
+                    self._end(record, TaskState.LOST, f"The workspace {workspace!r} knows nothing of it any more.")
+
+    def _hear(self, workspace: str, seen: TaskSeen) -> None:
+        self._missing.get(workspace, set()).discard(seen.id)
+        record = self._store.get(seen.id)
+        if record is None or record.workspace != workspace:
+            return  # Not ours, or not this workspace's to tell of.
+        now = state.heard(record, seen, datetime.now(UTC))
+        if now != record:
+            self.changed(now)
+            if now.over or now.state is TaskState.WAITING:
+                self.nudge()
+        if now.settled and (link := self._links.get(workspace)) is not None:
+            self._forget_later(link, now.id)
+
+    def _end(self, record: Record, how: TaskState, reason: str | None) -> None:
+        self.changed(state.ended(record, how, reason, datetime.now(UTC)))
+        self.nudge()
+
+    # --- what tasks do by themselves
+
+    async def run(self) -> None:
+        """For ever. Each task that goes on does so in a task of its own, so that none holds up another."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            while True:
+                self._wanted = anyio.Event()
+                self._go_on(tasks)
+                with anyio.move_on_after(RETRY_SECONDS):
+                    await self._wanted.wait()
+
+    def _forget_later(self, link: WorkerLink, id_: str) -> None:
+        self._tasks.start_soon(self._forget, link, id_)
+
+    def _go_on(self, tasks: TaskGroup) -> None:
+        records = self._store.unsettled()
+        for record in records:
+            if record.id in self._at_work:
+                continue
+            if record.over:
+                self._begin_work(tasks, record, self._finish)
+            elif record.state is TaskState.WAITING and record.wakes and record.wake_id != state.wake_id(record):
+                self._begin_work(tasks, record, self._wake)
+        under_way = [each for each in records if each.state in UNDER_WAY or self._is_beginning(each)]
+        queued = [each for each in records if each.state is TaskState.QUEUED and each.id not in self._at_work]
+        turns = state.next_to_begin(queued, under_way, parallel=self._parallel, per_workspace=self._per_workspace)
+        for record in turns:
+            self._begin_work(tasks, record, self._start)
+
+    def _is_beginning(self, record: Record) -> bool:
+        return record.state is TaskState.QUEUED and record.id in self._at_work
+
+    def _begin_work(self, tasks: TaskGroup, record: Record, work: "Callable[[Record], object]") -> None:
+        self._at_work.add(record.id)
+        tasks.start_soon(self._work, record, work)
+
+    async def _work(self, record: Record, work: "Callable[[Record], object]") -> None:
+        """Work that fails is tried again later; a bug in it must not end the other tasks."""
+        again = True
+        try:
+            await work(record)  # type: ignore[misc]
+            again = False
+        except PerryError as exc:
+            log.warning("task %s: %s", record.id, exc.message)
+        except Exception:
+            log.exception("task %s", record.id)
+        finally:
+            self._at_work.discard(record.id)
+            if not again:
+                self.nudge()
+
+    async def _start(self, record: Record) -> None:
+        """Ask the worker to begin it, once its workspace and worker are there."""
+        name = record.workspace
+        try:
+            await self._ensure_workspace(record)
+            link = await self._await_link(name)
+            if not self._is_queued(record):
+                return  # It was cancelled meanwhile.
+            request = StartTask(
+                id=record.id,
+                agent=record.wishes.agent,
+                text=self._store.text(record.id),
+                model=record.wishes.model,
+                timeout=record.wishes.timeout,
+            )
+            with anyio.fail_after(ASK_SECONDS):
+                await link.ask(request)
+        except WorkerUnavailable:
+            if self._is_queued(record):
+                raise  # It was there, and went: it may have begun. Asked again, it begins once.
+        except (PerryError, TimeoutError) as exc:
+            reason = exc.message if isinstance(exc, PerryError) else "The worker did not answer in time."
+            if (latest := self._store.get(record.id)) is not None and latest.state is TaskState.QUEUED:
+                self._end(latest, TaskState.FAILED, reason)
+        else:
+            latest = self._store.get(record.id)
+            if latest is not None and latest.over:
+                await link.ask(CancelTask(id=record.id))  # It was cancelled while it began.
+            elif latest is not None and latest.state is TaskState.QUEUED:
+                started = msgspec.structs.replace(latest, state=TaskState.RUNNING, started=datetime.now(UTC))
+                self.changed(started)
+
+    def _is_queued(self, record: Record) -> bool:
+        latest = self._store.get(record.id)
+        return latest is not None and latest.state is TaskState.QUEUED
+
+    async def _ensure_workspace(self, record: Record) -> None:
+        name, wishes = record.workspace, record.wishes
+        try:
+            workspace = await self._workspaces.get(name)
+        except NotFound as exc:
+            if not wishes.create:
+                raise Conflict(f"The workspace {name!r} was deleted before the task's turn came.") from exc
+        else:
+            if workspace.status is WorkspaceStatus.RUNNING:
+                return
+            if workspace.status is WorkspaceStatus.STOPPED and not wishes.start:
+                raise Conflict(f"The workspace {name!r} was stopped before the task's turn came.")
+        await self._workspaces.start(
+            StartWorkspace(name=name, clone=wishes.clone, origin=wishes.origin, branch=wishes.branch)
+        )
+
+    async def _await_link(self, name: str) -> WorkerLink:
+        with anyio.move_on_after(WORKER_SECONDS):
+            while name not in self._links:
+                await self._news.next().wait()
+            return self._links[name]
+        raise Conflict(
+            f"The worker of {name!r} does not answer; `perry doctor` says more, `perry restart {name}` starts it anew."
+        )
+
+    async def _finish(self, record: Record) -> None:
+        """All that is owed after an end, each step written down when it is done."""
+        if record.outcome is None and (outcome := await self._read_outcome(record)) is not None:
+            record = msgspec.structs.replace(record, outcome=outcome)
+            self.changed(record)
+        if record.wakes:
+            record = await self._wake(record)
+        if (link := self._links.get(record.workspace)) is not None:
+            await self._forget(link, record.id)
+        if record.removes and record.removal is None:
+            record = msgspec.structs.replace(record, removal=await self._remove(record))
+        self.changed(msgspec.structs.replace(record, settled=True))
+
+    async def _read_outcome(self, record: Record) -> TaskOutcome | None:
+        """None where the worker is not there: a wake with less in it is better than none."""
+        link = self._links.get(record.workspace)
+        if link is None or record.started is None or record.state is TaskState.LOST:
+            return None
+        with contextlib.suppress(WorkerError, TimeoutError), anyio.fail_after(ASK_SECONDS):
+            found = await link.ask(ReadOutcome(id=record.id))
+            return state.bounded(found) if isinstance(found, TaskOutcome) else None
+        return None
+
+    async def _wake(self, record: Record) -> Record:
+        id_ = state.wake_id(record)
+        if record.wake_id == id_:
+            return record
+        text = state.wake_text(record, record.outcome)
+        mode = record.wishes.wake
+        await self._waker.wake(text, mode=mode, workspace=record.workspace, task=record.id, id=id_)
+        latest = self._store.get(record.id) or record
+        record = msgspec.structs.replace(latest, wake_id=id_)
+        self.changed(record)
+        return record
+
+    async def _forget(self, link: WorkerLink, id_: str) -> None:
+        with contextlib.suppress(WorkerError, TimeoutError), anyio.fail_after(ASK_SECONDS):
+            await link.ask(ForgetTask(id=id_))
+
+    async def _remove(self, record: Record) -> str:
+        """What became of the wish to delete the workspace."""
+        name = record.workspace
+        others = [each for each in self._store.unsettled() if each.workspace == name and not each.over]
+        if others:
+            return f"kept: {len(others)} other tasks are not done"
+        try:
+            await self._workspaces.delete(DeleteWorkspace(name=name))
+        except NotFound:
+            return "deleted"
+        except PerryError as exc:
+            return f"kept: {exc.message}"
+        return "deleted"

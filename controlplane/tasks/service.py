@@ -1,0 +1,210 @@
+"""The use cases of tasks. What happens to a task by itself, from its turn to its end, is :mod:`.dispatcher`'s."""
+
+import secrets
+import string
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import anyio
+
+from controlplane.errors import Conflict, InvalidInput, NotFound, TooLarge, WorkerError
+from controlplane.ports import WorkerLink
+from controlplane.tasks import state
+from controlplane.tasks.state import Record
+from controlplane.tasks.store import Store
+from protocol.tasks import (
+    ENDED,
+    TASK_LIMIT,
+    DispatchTask,
+    ListTasks,
+    ReadTaskLogs,
+    Task,
+    TaskLogs,
+    TaskResult,
+    Tasks,
+    TaskState,
+    Waited,
+    WaitForTasks,
+)
+from protocol.worker import CancelTask, ReadOutcome, ReadTaskLog, TaskLog, TaskOutcome
+from protocol.workspaces import Workspace, WorkspaceStatus
+
+_LETTERS = string.digits + string.ascii_lowercase
+
+ASK_SECONDS = 20.0
+
+
+class Workspaces(Protocol):
+    """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
+
+    async def get(self, name: str) -> Workspace: ...
+
+
+class Dispatcher(Protocol):
+    """What lets tasks go on; see :class:`controlplane.tasks.dispatcher.Dispatcher`."""
+
+    def nudge(self) -> None:
+        """There is something new to do."""
+
+    def changed(self, record: Record) -> None:
+        """Write it down, and tell everybody."""
+
+
+class TaskService:
+    """Tasks, as clients ask about them."""
+
+    def __init__(
+        self,
+        store: Store,
+        workspaces: Workspaces,
+        link: Callable[[str], WorkerLink],
+        dispatcher: Dispatcher,
+        news: "News",
+    ) -> None:
+        self._store = store
+        self._workspaces = workspaces
+        self._link = link
+        self._dispatcher = dispatcher
+        self._news = news
+
+    async def dispatch(self, wanted: DispatchTask) -> Task:
+        """Queue a task, and return at once. A ``key`` that was used before gives the task that it made."""
+        size = len(wanted.task.encode())
+        if size > TASK_LIMIT:
+            raise TooLarge(f"The task has {size:,} bytes, and at most {TASK_LIMIT:,} are taken; put it into a file.")
+        if not wanted.task.strip():
+            raise InvalidInput("The task is empty; say what the agent is to do.")
+        if "\0" in wanted.task:
+            raise InvalidInput("The task has a NUL character, which no agent can be given; leave it out.")
+        if (wanted.clone or wanted.branch or wanted.origin) and not wanted.create:
+            raise InvalidInput("`clone` and `branch` are for a workspace that is made; add `create` (--create).")
+        if not wanted.create:
+            await self._must_take(wanted)
+        record = self._store.add(
+            new_id(), wanted.workspace, state.wishes(wanted), wanted.task, wanted.key, datetime.now(UTC)
+        )
+        self._dispatcher.nudge()
+        return state.shown(record)
+
+    async def _must_take(self, wanted: DispatchTask) -> None:
+        name = wanted.workspace
+        try:
+            workspace = await self._workspaces.get(name)
+        except NotFound as exc:
+            raise NotFound(f"{exc.message.rstrip('.')}; `--create` makes it for the task.") from exc
+        if workspace.deleting:
+            raise Conflict(f"The workspace {name!r} is being deleted; choose another.")
+        if workspace.status is WorkspaceStatus.STOPPED and not wanted.start:
+            raise Conflict(f"The workspace {name!r} is stopped; `perry start {name}` starts it, or add `--start`.")
+
+    async def list(self, wanted: ListTasks) -> Tasks:
+        """A page, the newest first."""
+        before = int(wanted.cursor) if wanted.cursor and wanted.cursor.isascii() and wanted.cursor.isdigit() else None
+        if wanted.cursor is not None and (before is None or before >= 1 << 62):
+            raise InvalidInput("That cursor is none of `tasks.list`; begin without one.")
+        page = self._store.page(workspace=wanted.workspace, state=wanted.state, before=before, limit=wanted.limit + 1)
+        shown, more = page[: wanted.limit], len(page) > wanted.limit
+        return Tasks(
+            items=[state.shown(record) for record in shown], next_cursor=str(shown[-1].number) if more else None
+        )
+
+    async def get(self, id_: str) -> Task:
+        return state.shown(self._must_exist(id_))
+
+    async def text(self, id_: str) -> str:
+        """All of what the agent was told."""
+        self._must_exist(id_)
+        return self._store.text(id_)
+
+    async def logs(self, wanted: ReadTaskLogs) -> TaskLogs:
+        """A piece of what the agent has printed."""
+        record = self._must_exist(wanted.id)
+        if record.started is None:
+            return TaskLogs(text="", offset=0, next=0, size=0, ended=record.over)
+        with anyio.fail_after(ASK_SECONDS):
+            found = await self._link(record.workspace).ask(
+                ReadTaskLog(id=record.id, offset=wanted.offset, limit=wanted.limit)
+            )
+        if not isinstance(found, TaskLog):
+            raise WorkerError(f"The worker of {record.workspace!r} answered something else; `perry sync` mends it.")
+        return TaskLogs(text=found.text, offset=found.offset, next=found.next, size=found.size, ended=record.over)
+
+    async def wait(self, wanted: WaitForTasks) -> Waited:
+        """Until all (or any) have ended or wait for a person, or the time is over."""
+        some = any if wanted.any else all
+        with anyio.move_on_after(wanted.timeout):
+            while True:
+                heard = self._news.next()
+                records = [self._must_exist(id_) for id_ in wanted.ids]
+                if some(_rests(record) for record in records):
+                    break
+                await heard.wait()
+        records = [self._must_exist(id_) for id_ in wanted.ids]
+        return Waited(items=[state.shown(record) for record in records], done=some(_rests(each) for each in records))
+
+    async def cancel(self, id_: str) -> Task:
+        """End it. What has ended stays as it is; what runs is ended with its whole process group."""
+        record = self._must_exist(id_)
+        if record.state is TaskState.QUEUED:
+            self._dispatcher.changed(state.ended(record, TaskState.CANCELLED, None, datetime.now(UTC)))
+            self._dispatcher.nudge()
+        elif not record.over:
+            with anyio.fail_after(ASK_SECONDS):
+                await self._link(record.workspace).ask(CancelTask(id=id_))
+                while not self._must_exist(id_).over:
+                    await self._news.next().wait()
+        return state.shown(self._must_exist(id_))
+
+    async def result(self, id_: str) -> TaskResult:
+        """What a task left: as it was at its end, or, while it goes on, as it is now."""
+        record = self._must_exist(id_)
+        outcome = record.outcome or await self._outcome(record)
+        return TaskResult(
+            task=state.shown(record),
+            last_message=outcome.last_message or record.last_message,
+            commits=outcome.commits,
+            diff_stat=outcome.diff_stat,
+            uncommitted=outcome.uncommitted,
+            unpushed=outcome.unpushed,
+            unknown=outcome.unknown,
+        )
+
+    async def _outcome(self, record: Record) -> TaskOutcome:
+        if record.started is None:
+            return TaskOutcome(unknown="It has not begun.")
+        try:
+            with anyio.fail_after(ASK_SECONDS):
+                found = await self._link(record.workspace).ask(ReadOutcome(id=record.id))
+        except WorkerError as exc:
+            return TaskOutcome(unknown=exc.message)
+        return state.bounded(found) if isinstance(found, TaskOutcome) else TaskOutcome(unknown="The worker cannot say.")
+
+    def _must_exist(self, id_: str) -> Record:
+        record = self._store.get(id_)
+        if record is None:
+            raise NotFound(f"There is no task {id_!r}; `perry tasks list` shows them.")
+        return record
+
+
+class News:
+    """Tells who waits that some task has changed."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def next(self) -> anyio.Event:
+        """Set at the next change."""
+        return self._event
+
+    def tell(self) -> None:
+        self._event.set()
+        self._event = anyio.Event()
+
+
+def new_id() -> str:
+    return "t-" + "".join(secrets.choice(_LETTERS) for _ in range(12))
+
+
+def _rests(record: Record) -> bool:
+    return record.state in ENDED or record.state is TaskState.WAITING

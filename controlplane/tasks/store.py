@@ -1,0 +1,107 @@
+"""Tasks in state.db."""
+
+import sqlite3
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from controlplane.db import Database
+from controlplane.tasks.state import SHOWN, Record, Wishes
+from protocol.tasks import TaskState
+from protocol.worker import TaskOutcome
+
+_COLUMNS = (
+    "number, id, workspace, request, substr(text, 1, ?) AS text, state, created, started, ended, exit_code, reason, "
+    "session_id, last_message, waits, wake_id, outcome, removal, settled"
+)
+
+
+class Store:
+    """The table ``tasks``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, id_: str, workspace: str, wishes: Wishes, text: str, key: str | None, now: datetime) -> Record:
+        """A new task, queued; or the one that this key has made before."""
+        with self._db.transaction():
+            if key is not None and (before := self._select("key = ?", (key,))):
+                return before[0]
+            self._db.run(
+                "INSERT INTO tasks (id, key, workspace, request, text, state, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id_, key, workspace, msgspec.json.encode(wishes).decode(), text, TaskState.QUEUED, _time(now)),
+            )
+            return self._select("id = ?", (id_,))[0]
+
+    def get(self, id_: str) -> Record | None:
+        found = self._select("id = ?", (id_,))
+        return found[0] if found else None
+
+    def text(self, id_: str) -> str:
+        """All of a task's text."""
+        return str(self._db.rows("SELECT text FROM tasks WHERE id = ?", (id_,))[0]["text"])
+
+    def page(self, *, workspace: str | None, state: str | None, before: int | None, limit: int) -> list[Record]:
+        """The newest first."""
+        wheres = {"workspace = ?": workspace, "state = ?": state, "number < ?": before}
+        given = {where: value for where, value in wheres.items() if value is not None}
+        return self._select(" AND ".join(given) or "1", tuple(given.values()), f"ORDER BY number DESC LIMIT {limit:d}")
+
+    def unsettled(self) -> list[Record]:
+        """What is not done with, in order: queued, under way, or ended with something still owed."""
+        return self._select("settled = 0", (), "ORDER BY number")
+
+    def save(self, record: Record) -> None:
+        """Write down all that changes in the life of a task."""
+        values = {
+            "state": record.state,
+            "started": _time(record.started),
+            "ended": _time(record.ended),
+            "exit_code": record.exit_code,
+            "reason": record.reason,
+            "session_id": record.session_id,
+            "last_message": record.last_message,
+            "waits": record.waits,
+            "wake_id": record.wake_id,
+            "outcome": msgspec.json.encode(record.outcome).decode() if record.outcome else None,
+            "removal": record.removal,
+            "settled": int(record.settled),
+        }
+        sets = ", ".join(f"{name} = ?" for name in values)
+        self._db.run(f"UPDATE tasks SET {sets} WHERE id = ?", (*values.values(), record.id))
+
+    def _select(self, where: str, values: Iterable[object], rest: str = "") -> list[Record]:
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM tasks WHERE {where} {rest}", (SHOWN, *values))
+        return [_record(row) for row in rows]
+
+
+def _record(row: sqlite3.Row) -> Record:
+    return Record(
+        number=row["number"],
+        id=row["id"],
+        workspace=row["workspace"],
+        wishes=msgspec.json.decode(row["request"], type=Wishes),
+        text=row["text"],
+        state=TaskState(row["state"]),
+        created=datetime.fromisoformat(row["created"]),
+        started=_read_time(row["started"]),
+        ended=_read_time(row["ended"]),
+        exit_code=row["exit_code"],
+        reason=row["reason"],
+        session_id=row["session_id"],
+        last_message=row["last_message"],
+        waits=row["waits"],
+        wake_id=row["wake_id"],
+        outcome=msgspec.json.decode(row["outcome"], type=TaskOutcome) if row["outcome"] else None,
+        removal=row["removal"],
+        settled=bool(row["settled"]),
+    )
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _read_time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
