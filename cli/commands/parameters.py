@@ -13,6 +13,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?$", re.IGNORECASE)
 LEAST_MEMORY: Final = 64 * 1024**2
+SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION: Final = re.compile(r"^(?:\d+(?:\.\d+)?[smhd])+$", re.IGNORECASE)
 
 
 class WorkspaceName(click.ParamType[str]):
@@ -58,6 +60,22 @@ class Memory(click.ParamType[int]):
         if count < LEAST_MEMORY:
             self.fail(f"{value!r} is less than a workspace can run in; give 64m at least.", param, ctx)
         return count
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, with units: ``90s``, ``20m``, ``1h30m``, ``2d``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip().lower()
+        if not DURATION.fullmatch(text):
+            self.fail(f"{value!r} is no duration; write 90s, 20m, 1h30m or 2d.", param, ctx)
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+        seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+        if seconds <= 0:
+            self.fail(f"{value!r} is no time at all; give a longer one.", param, ctx)
+        return float(seconds)
 
 
 def workspace_name(function: F) -> F:

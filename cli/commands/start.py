@@ -1,11 +1,8 @@
 """``perry start``: asks for a start, and follows it to its end."""
 
 import contextlib
-import secrets
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import click
 
@@ -63,9 +60,15 @@ def start(
         raise click.UsageError("--branch says which branch of --clone to check out; give both.")
     client = Client()
     client.check_version()
+    origin = None
+    if clone is not None:
+        from cli.uploading import uploaded
+
+        clone, origin, branch = uploaded(client, clone, branch)
     wanted = StartWorkspace(
         name=name,
         clone=clone,
+        origin=origin,
         branch=branch,
         image=image,
         docker=docker,
@@ -74,8 +77,6 @@ def start(
         pids=pids,
         wait=False,
     )
-    if clone is not None:
-        wanted = _with_local_repository(client, wanted, clone)
     if no_wait:
         workspace = client.call("workspaces.start", Workspace, wanted, seconds=None)
         if as_json:
@@ -93,49 +94,6 @@ def start(
         _tell(workspace, time.monotonic() - began)
     if failed:
         raise CliError(workspace.error or f"{name} could not be started; `perry info {name}` shows which step failed.")
-
-
-# --- a local repository
-
-
-def _with_local_repository(client: Client, wanted: StartWorkspace, clone: str) -> StartWorkspace:
-    """The request with an upload in place of a path; a URL stays as it is."""
-    import msgspec
-
-    from cli import bundle
-
-    path = bundle.local_path(clone)
-    if path is None:
-        return wanted
-    repository = bundle.inspect(path)
-    branch = bundle.branch_to_take(repository, wanted.branch)
-    upload = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="perry-") as folder:
-        file = Path(folder) / "bundle"
-        bundle.write(repository, file)
-        output.note(f"The committed state of {path} travels as a git bundle ({output.size(file.stat().st_size)}).")
-        if sentence := bundle.left_out(repository).sentence():
-            output.note(sentence)
-        client.upload(upload, file, _upload_progress())
-    return msgspec.structs.replace(wanted, clone=f"upload:{upload}", origin=repository.origin, branch=branch)
-
-
-class _upload_progress:
-    """A percentage on a terminal, for what takes its time."""
-
-    def __init__(self) -> None:
-        self._shown_at = time.monotonic()
-
-    def __call__(self, sent: int, total: int) -> None:
-        if not output.is_terminal(sys.stderr):
-            return
-        now = time.monotonic()
-        if now - self._shown_at > FRAME_SECONDS and sent < total:
-            self._shown_at = now
-            sys.stderr.write(f"\r\033[KSent {output.size(sent)} of {output.size(total)}")
-            sys.stderr.flush()
-        elif sent == total:
-            sys.stderr.write("\r\033[K")
 
 
 # --- following

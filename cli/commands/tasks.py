@@ -1,0 +1,237 @@
+"""``perry tasks``: what became of dispatched tasks."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from cli import output
+from cli.client import Client
+from cli.commands.parameters import Duration, WorkspaceName, as_json
+from protocol.tasks import (
+    ENDED,
+    ListTasks,
+    ReadTaskLogs,
+    Task,
+    TaskLogs,
+    TaskRef,
+    TaskResult,
+    Tasks,
+    TaskState,
+    Waited,
+    WaitForTasks,
+)
+
+POLL_SECONDS: Final = 50.0
+LOG_PIECE: Final = 1 << 18
+FOLLOW_SECONDS: Final = 0.5
+STYLE: Final = {
+    TaskState.SUCCEEDED: "green",
+    TaskState.FAILED: "red",
+    TaskState.LOST: "red",
+    TaskState.WAITING: "yellow",
+    TaskState.STALLED: "yellow",
+}
+
+NOT_SUCCEEDED: Final = 1
+NEEDS_A_PERSON: Final = 8
+NOT_YET: Final = 124
+"""Exit codes of `wait`, besides 0."""
+
+
+@click.group()
+def tasks() -> None:
+    """What became of the tasks that were dispatched."""
+
+
+@tasks.command("list")
+@click.option("--workspace", type=WorkspaceName(), help="Those in one workspace.")
+@click.option("--state", type=click.Choice([each.value for each in TaskState]), help="Those in one state.")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@as_json
+def list_(workspace: str | None, state: str | None, limit: int, as_json: bool) -> None:
+    """List tasks, the newest first."""
+    found = Client().call("tasks.list", Tasks, ListTasks(workspace=workspace, state=state, limit=limit))
+    if as_json:
+        output.data(found)
+        return
+    if not found.items:
+        output.note("There are no tasks; `perry dispatch <workspace> '<task>'` gives an agent one.")
+        return
+    output.table(
+        ["ID", "STATE", "WORKSPACE", "AGENT", "AGE", "TOOK", "TASK"],
+        [
+            [each.id, each.state, each.workspace, each.agent, _age(each), _took(each), " ".join(each.text.split())]
+            for each in found.items
+        ],
+        [each.reason for each in found.items],
+    )
+    if found.next_cursor is not None:
+        output.note(f"There are more; --limit shows more than {limit}.")
+
+
+@tasks.command()
+@click.argument("id_", metavar="ID")
+@as_json
+def show(id_: str, as_json: bool) -> None:
+    """Show one task."""
+    task = Client().call("tasks.get", Task, TaskRef(id=id_))
+    if as_json:
+        output.data(task)
+        return
+    output.pairs(
+        [
+            ("Task", task.id),
+            ("State", task.state),
+            ("Reason", task.reason),
+            ("Workspace", task.workspace),
+            ("Agent", task.agent + (f", {task.model}" if task.model else "")),
+            ("Session", task.session_id),
+            ("Dispatched", f"{task.created.astimezone():%Y-%m-%d %H:%M:%S} ({_age(task)} ago)"),
+            ("Took", _took(task)),
+            ("Exit code", None if task.exit_code is None else str(task.exit_code)),
+            ("Wake", task.wake_id or ("none was wished" if task.wake == "none" else "when it ends")),
+            ("Workspace goes", f"{task.remove_when}{f' ({task.removal})' if task.removal else ''}"),
+            ("Text", task.text),
+        ]
+    )
+
+
+@tasks.command()
+@click.argument("id_", metavar="ID")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the task has ended.")
+@click.option("--tail", type=click.IntRange(1), metavar="BYTES", help="Begin so many bytes before the end.")
+def logs(id_: str, follow: bool, tail: int | None) -> None:
+    """Print what the agent prints."""
+    client = Client()
+    offset = -tail if tail is not None else 0
+    while True:
+        wanted = ReadTaskLogs(id=id_, offset=offset, limit=LOG_PIECE)
+        piece = client.call("tasks.logs", TaskLogs, wanted)
+        sys.stdout.write(_harmless(piece.text))
+        sys.stdout.flush()
+        offset = piece.next
+        if offset < piece.size:
+            continue
+        if not follow or piece.ended:
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+@tasks.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--any", "any_", is_flag=True, help="Until one of them has ended, or waits for a person.")
+@click.option("--all", "all_", is_flag=True, help="Until all of them have, which is the default.")
+@click.option("--timeout", type=Duration(), help="Give up after so long, such as 20m.")
+@as_json
+def wait(ids: tuple[str, ...], any_: bool, all_: bool, timeout: float | None, as_json: bool) -> None:
+    """Wait until tasks have ended, or one of them needs a person.
+
+    Exit codes: 0 all of those that have ended succeeded, 1 one did not, 8 one waits for a person, 124 the time is over.
+    """
+    if any_ and all_:
+        raise click.UsageError("--any and --all exclude each other.")
+    waited = _wait(Client(), ids, any_=any_, timeout=timeout)
+    if as_json:
+        output.data(waited)
+    else:
+        for task in waited.items:
+            output.line(_line(task))
+    code = _exit_code(waited)
+    if code:
+        sys.exit(code)
+
+
+@tasks.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def cancel(ids: tuple[str, ...]) -> None:
+    """End tasks, with all the processes of each. What they have changed stays."""
+    client = Client()
+    for id_ in ids:
+        output.line(_line(client.call("tasks.cancel", Task, TaskRef(id=id_))))
+
+
+@tasks.command()
+@click.argument("id_", metavar="ID")
+@as_json
+def result(id_: str, as_json: bool) -> None:
+    """Show what a task has left: the agent's last message, the commits, the size of the diff."""
+    _show_result(Client(), id_, as_json=as_json)
+
+
+def wait_and_show(client: Client, id_: str, *, as_json: bool) -> None:
+    """Wait for the end, show the result, and end with the exit code of `wait`."""
+    waited = _wait(client, [id_], any_=False, timeout=None)
+    _show_result(client, id_, as_json=as_json)
+    if code := _exit_code(waited):
+        sys.exit(code)
+
+
+def _wait(client: Client, ids: Sequence[str], *, any_: bool, timeout: float | None) -> Waited:
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = POLL_SECONDS if end is None else max(0.0, min(POLL_SECONDS, end - time.monotonic()))
+        wanted = WaitForTasks(ids=list(ids), any=any_, timeout=left)
+        waited = client.call("tasks.wait", Waited, wanted, seconds=left + 30)
+        if waited.done or (end is not None and time.monotonic() >= end):
+            return waited
+
+
+def _exit_code(waited: Waited) -> int:
+    states = [task.state for task in waited.items]
+    if TaskState.WAITING in states:
+        return NEEDS_A_PERSON
+    if any(state in ENDED and state is not TaskState.SUCCEEDED for state in states):
+        return NOT_SUCCEEDED
+    return 0 if waited.done else NOT_YET
+
+
+def _show_result(client: Client, id_: str, *, as_json: bool) -> None:
+    found = client.call("tasks.result", TaskResult, TaskRef(id=id_), seconds=60)
+    if as_json:
+        output.data(found)
+        return
+    output.line(_line(found.task))
+    if found.last_message:
+        output.line()
+        for line in found.last_message.splitlines():
+            output.line(output.clean(line))
+    if found.commits:
+        output.line()
+        output.table(["COMMIT", "SUBJECT"], [[each.id[:10], each.subject] for each in found.commits])
+    if found.diff_stat:
+        output.line()
+        for line in found.diff_stat.splitlines():
+            output.line(output.clean(line))
+    if found.uncommitted:
+        output.warn(f"{found.uncommitted} files are in no commit.")
+    if found.unpushed:
+        output.warn(f"{found.unpushed} commits are not pushed.")
+    if found.unknown:
+        output.note(output.clean(found.unknown))
+
+
+def _line(task: Task) -> str:
+    state = output.styled(task.state, STYLE[task.state]) if task.state in STYLE else str(task.state)
+    took = f" after {_took(task)}" if task.state in ENDED and task.started else ""
+    reason = f": {output.clean(task.reason)}" if task.reason else ""
+    return f"{task.id} ({task.agent} in {task.workspace}) {state}{took}{reason}"
+
+
+def _age(task: Task) -> str:
+    return output.age(task.created.isoformat())
+
+
+def _took(task: Task) -> str:
+    if task.started is None:
+        return ""
+    if task.ended is None:
+        return output.age(task.started.isoformat())
+    return output.duration(max((task.ended - task.started).total_seconds(), 0))
+
+
+def _harmless(text: str) -> str:
+    """Lines and tabs stay; what else would move the cursor goes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "" for c in text)
