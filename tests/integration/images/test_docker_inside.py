@@ -7,6 +7,9 @@ from tests.integration.images.conftest import BRIDGE_SUBNET, Container, Lab
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
+IDLE_SUBNET = "10.251.213.16/28"
+OWN_SUBNET = "10.251.213.32/28"
+
 # An image of a few programs of the workspace itself: nothing has to be fetched.
 MINIMAL = r"""
 set -eu
@@ -29,6 +32,26 @@ async def workspace(lab: Lab) -> Container:
     await workspace.until("docker info >/dev/null 2>&1", seconds=30)
     await workspace.out(MINIMAL)
     return workspace
+
+
+async def test_it_comes_with_its_first_client_who_just_waits(lab: Lab) -> None:
+    network = await lab.network("idle", IDLE_SUBNET)
+    idle = await lab.workspace("idle", network=network, docker=True)
+    await idle.until("test -S /run/docker.sock && pgrep -x on-demand && pgrep -f 'sshd: /usr/sbin/sshd'")
+    assert await idle.out("stat -c '%a %U %G' /run/docker.sock") == "660 root docker"
+    assert (await idle.run("pgrep -x dockerd || pgrep -x containerd")).exit_code != 0
+    assert await idle.out("docker info --format '{{.Driver}}'", user="workspace") == "overlay2"
+    assert (await idle.run("pgrep -x on-demand")).exit_code != 0, "it became dockerd"
+
+
+async def test_settings_of_ones_own_take_its_place(lab: Lab) -> None:
+    network = await lab.network("own", OWN_SUBNET)
+    own = await lab.workspace("own", network=network, docker=True)
+    await own.put(
+        "/etc/docker/daemon.json", '{"hosts": ["unix:///run/mine.sock"], "data-root": "/var/lib/docker/mine"}'
+    )
+    await own.out("s6-svc -r /run/perry-services/dockerd")
+    await own.until("docker --host unix:///run/mine.sock info >/dev/null 2>&1", seconds=40)
 
 
 async def test_the_person_uses_it_without_sudo(workspace: Container) -> None:
@@ -73,7 +96,7 @@ async def test_limits_on_nested_containers_work(workspace: Container) -> None:
 async def test_it_comes_back_when_killed(workspace: Container) -> None:
     before = await workspace.out("pgrep -x dockerd")
     await workspace.out(f"kill -9 {before}")
-    await workspace.until(f"pid=$(pgrep -x dockerd) && [ $pid != {before} ] && docker info >/dev/null 2>&1", seconds=40)
+    await workspace.until(f"docker info >/dev/null 2>&1 && [ $(pgrep -x dockerd) != {before} ]", seconds=40)
     assert await workspace.out("docker run --rm minimal sh -c 'echo again'") == "again"
 
 
