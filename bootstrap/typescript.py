@@ -51,7 +51,7 @@ def installed() -> Path:
             folder.mkdir()
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(CLIENT / name, folder)
-            _npm_ci(folder)
+            npm_ci(folder, "what clients/typescript needs")
             (folder / "complete").touch()
         link = CLIENT / "node_modules"
         target = os.path.relpath(modules, CLIENT)
@@ -71,13 +71,15 @@ def run(command: str) -> None:
         raise Trouble(f"clients/typescript does not pass {command!r}; see above.")
 
 
-def _npm_ci(folder: Path) -> None:
+def npm_ci(folder: Path, what: str, *options: str) -> None:
+    """Bring what a folder's lock file names into its ``node_modules``, without running anything of it. Trouble where
+    that fails; ``what`` is for the sentence."""
     npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     # node trusts what it ships, and not what this machine's administrator added.
     trust = {"NODE_EXTRA_CA_CERTS": str(CERTIFICATES)} if CERTIFICATES.exists() else {}
-    command = [str(node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run(
-        command,
+        [str(node()), str(npm), "ci", *quiet, *options],
         cwd=folder,
         env=trust | {**os.environ, "npm_config_cache": str(BUILD / "cache")},
         check=False,
@@ -85,7 +87,7 @@ def _npm_ci(folder: Path) -> None:
         timeout=INSTALL_SECONDS,
     )
     if done.returncode != 0:
-        raise Trouble("npm could not bring what clients/typescript needs; see above, and try again.")
+        raise Trouble(f"npm could not bring {what}; see above, and try again.")
 
 
 def main() -> None:

@@ -96,8 +96,8 @@ def gemini(url: str) -> Agent:
     return Agent(
         {".gemini/settings.json": json.dumps(settings)},
         {"GEMINI_API_KEY": "fake", "GOOGLE_GEMINI_BASE_URL": url, "GEMINI_CLI_TRUST_WORKSPACE": "true"},
-        lambda prompt: ["gemini", "--yolo", "-p", prompt],
-        lambda session, prompt: ["gemini", "--yolo", "--resume", session, "-p", prompt],
+        lambda prompt: ["gemini", "--model", "gemini-2.5-flash", "--yolo", "-p", prompt],
+        lambda session, prompt: ["gemini", "--model", "gemini-2.5-flash", "--yolo", "--resume", session, "-p", prompt],
     )
 
 
