@@ -136,7 +136,8 @@ class SessionRef(Wire, frozen=True, forbid_unknown_fields=True):
 class ListSessions(Wire, frozen=True, forbid_unknown_fields=True):
     """Which sessions: the most recently active first. ``since`` and ``until`` bound the last activity.
 
-    Sessions of subagents are left out unless ``subagents``, or the ``parent`` is named.
+    Sessions of subagents are left out unless ``subagents``, or the ``parent`` is named. ``id_prefix``: those whose id
+    begins so.
     """
 
     workspace: WorkspaceName | None = None
@@ -145,6 +146,7 @@ class ListSessions(Wire, frozen=True, forbid_unknown_fields=True):
     since: datetime | None = None
     until: datetime | None = None
     parent: SessionId | None = None
+    id_prefix: SessionId | None = None
     subagents: bool = False
     cursor: Cursor | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
