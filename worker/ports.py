@@ -1,7 +1,7 @@
 """What the worker's parts can do for each other. The stream knows no coding agent, and the agents know no stream."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from protocol.worker import (
     AgentStatus,
@@ -9,17 +9,22 @@ from protocol.worker import (
     Page,
     ReadSession,
     RenameInStore,
+    Request,
+    Result,
     SessionGone,
     SessionSeen,
+    TaskSeen,
+    WakeSpooled,
 )
 
 UNNUMBERED = 0
 """The ``seq`` of what is told: the journal gives it its number."""
 
-Told = Callable[[SessionSeen | SessionGone], None]
-"""Hears that a session is new, has changed or is gone. Called on the event loop; it never waits and never raises.
+Notice = SessionSeen | SessionGone | TaskSeen | WakeSpooled
 
-Telling the same again is allowed and costs little: the latest of each session wins."""
+Told = Callable[[Notice], None]
+"""Hears that a session (a task, a wake) is new, has changed or is gone. Called on the event loop; it never waits and
+never raises. Telling the same again is allowed and costs little: the latest of each wins."""
 
 
 class RequestRefused(Exception):
@@ -39,6 +44,29 @@ class SessionMissing(RequestRefused):
         super().__init__(f"{agent} has no session {session_id!r} here.", code="missing")
 
 
+Handler = Callable[[Any], Awaitable[Result]]
+"""Answers one kind of request. RequestRefused where that cannot be."""
+
+
+class Part(Protocol):
+    """A feature of the worker, as the stream sees it. All calls are made on the event loop; none blocks it."""
+
+    async def run(self, told: Told) -> None:
+        """Do what it does, for ever. Everything that is found at first is told too; only cancellation ends it."""
+
+    async def looked(self) -> None:
+        """Returns when all that was there at the start is ``seen``: what is not by then, is taken for gone."""
+
+    def seen(self) -> Sequence[Notice]:
+        """All that stands now, ``seq`` UNNUMBERED: what a control plane hears that was away too long. No I/O.
+
+        What changes here is told in the same moment, with no waiting in between.
+        """
+
+    def handlers(self) -> Mapping[type[Request], Handler]:
+        """What it answers, by the kind of request."""
+
+
 class Sessions(Protocol):
     """The sessions of all coding agents of one home folder. All calls are made on the event loop; none blocks it."""
 
@@ -48,6 +76,9 @@ class Sessions(Protocol):
     @property
     def watching(self) -> bool:
         """Whether changes are heard of by themselves, and not by looking again and again."""
+
+    async def looked(self) -> None:
+        """Returns when all that was there at the start is ``seen``: what is not by then, is taken for gone."""
 
     def seen(self) -> list[SessionSeen]:
         """Every session that was told and not gone, as it is, ``seq`` UNNUMBERED. For snapshots; no I/O."""

@@ -1,0 +1,144 @@
+"""Puts the worker together, and runs it until a signal ends it."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Mapping, Sequence
+
+from protocol.worker import (
+    DeleteInStore,
+    Done,
+    ReadSession,
+    ReadStatus,
+    RenameInStore,
+    Request,
+    WorkerStatus,
+)
+from worker.journal import Journal
+from worker.ports import Handler, Notice, Part, Sessions, Told
+from worker.requests import Requests
+from worker.settings import Settings
+from worker.stream import Stream
+from worker.version import own_version
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 5.0
+"""After a part of the worker has failed, until it is tried again."""
+
+
+class Following:
+    """The sessions, as a part of the worker."""
+
+    def __init__(self, sessions: Sessions, version: str) -> None:
+        self._sessions = sessions
+        self._version = version
+        self._began = time.monotonic()
+
+    async def run(self, told: Told) -> None:
+        await self._sessions.run(told)
+
+    async def looked(self) -> None:
+        await self._sessions.looked()
+
+    def seen(self) -> Sequence[Notice]:
+        return self._sessions.seen()
+
+    def handlers(self) -> Mapping[type[Request], Handler]:
+        return {
+            ReadSession: self._sessions.read,
+            RenameInStore: self._rename,
+            DeleteInStore: self._delete,
+            ReadStatus: self._status,
+        }
+
+    async def _rename(self, request: RenameInStore) -> Done:
+        await self._sessions.rename(request)
+        return Done()
+
+    async def _delete(self, request: DeleteInStore) -> Done:
+        await self._sessions.delete(request)
+        return Done()
+
+    async def _status(self, request: ReadStatus) -> WorkerStatus:
+        return WorkerStatus(
+            version=self._version,
+            uptime=round(time.monotonic() - self._began, 3),
+            memory=_resident(),
+            watching=self._sessions.watching,
+            agents=self._sessions.agents(),
+        )
+
+
+class Worker:
+    """All parts, behind one stream."""
+
+    def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._journal = Journal()
+        self._stream = Stream(
+            version=own_version(),
+            journal=self._journal,
+            requests=Requests(parts),
+            looked=self._looked,
+            seen=lambda: [notice for part in parts for notice in part.seen()],
+            secret_file=settings.secret_file,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled. Listens first: the rest may take a while."""
+        server = await self._stream.listen(self._settings.host, self._settings.port)
+        async with server, asyncio.TaskGroup() as tasks:
+            port = server.sockets[0].getsockname()[1]
+            log.info("worker %s listens on %s:%d", own_version(), self._settings.host, port)
+            if self._settings.socket.parent.is_dir():
+                tasks.create_task(self._inside())
+            for part in self._parts:
+                tasks.create_task(self._keep_running(part))
+
+    async def _inside(self) -> None:
+        async with await self._stream.listen_inside(self._settings.socket) as server:
+            await server.serve_forever()
+
+    async def _looked(self) -> None:
+        for part in self._parts:
+            await part.looked()
+
+    async def _keep_running(self, part: Part) -> None:
+        """A part that fails is begun again, and does not end the others."""
+        while True:
+            try:
+                await part.run(self._journal.tell)
+            except Exception:
+                log.exception("%s failed", type(part).__name__)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+def parts_of(settings: Settings) -> list[Part]:
+    """Everything that this worker does."""
+    return []
+
+
+async def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    worker = asyncio.create_task(Worker(settings, parts_of(settings)).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.cancel)
+    try:
+        await worker
+    except asyncio.CancelledError:
+        log.info("ending")
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has now."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
