@@ -10,6 +10,7 @@ from cli.errors import EXIT_CODES, Interrupted
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "start": ("cli.commands.start", "Create or start a workspace."),
+    "clone": ("cli.commands.clone", "Copy a workspace."),
     "stop": ("cli.commands.workspaces", "Stop a workspace; all of its files stay."),
     "restart": ("cli.commands.workspaces", "Restart a workspace; its tailnet address and files stay."),
     "list": ("cli.commands.workspaces", "List the workspaces."),

@@ -152,7 +152,7 @@ def line_of(step: Step) -> str:
 
 def _text(step: Step) -> str:
     text = clean(step.title)
-    if step.detail and step.status is not StepStatus.DONE:
+    if step.detail:
         text += f": {clean(step.detail)}"
     if step.seconds is not None and step.status in (StepStatus.DONE, StepStatus.FAILED):
         text += f" ({step.seconds:.1f} s)"

@@ -39,6 +39,7 @@ from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
 from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.cloning import Cloner
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
@@ -145,6 +146,14 @@ class Core:
             pods=pods,
             sidecars=self.sidecars,
             checkout=checkout,
+            cloner=Cloner(
+                engine=outside.engine,
+                store=store,
+                pods=pods,
+                jobs=self.jobs,
+                instance=settings.instance,
+                checkpoint=checkpoint,
+            ),
             keys=keys,
             provisions=self.credentials,
             pod_settings=lambda: pod_settings(settings, outside, sidecar_image),

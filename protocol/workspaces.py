@@ -145,6 +145,17 @@ class StartWorkspace(Wire, frozen=True):
     wait: bool = True
 
 
+class CloneWorkspace(Wire, frozen=True):
+    """Input of ``workspaces.clone``: a copy of the workspace ``name``, to be called ``new``.
+
+    ``wait`` false returns at once, with the copying going on.
+    """
+
+    name: WorkspaceName
+    new: WorkspaceName
+    wait: bool = True
+
+
 class StopWorkspace(Wire, frozen=True):
     """Input of ``workspaces.stop`` and ``workspaces.restart``."""
 

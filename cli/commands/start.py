@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 
 import click
 
@@ -85,13 +86,13 @@ def start(
             output.line(f"The start of {name} goes on; `perry info {name}` shows how far it is.")
         return
     began = time.monotonic()
-    workspace = _follow(client, wanted, view(sys.stderr if as_json else sys.stdout))
+    workspace = follow(client, name, lambda: _ask(client, wanted), view(sys.stderr if as_json else sys.stdout))
     failed = workspace.startup is not None and workspace.startup.state is StartupState.FAILED
     ssh_config.refresh(client)
     if as_json:
         output.data(workspace)
     elif not failed:
-        _tell(workspace, time.monotonic() - began)
+        tell(workspace, time.monotonic() - began)
     if failed:
         raise CliError(workspace.error or f"{name} could not be started; `perry info {name}` shows which step failed.")
 
@@ -99,15 +100,15 @@ def start(
 # --- following
 
 
-def _follow(client: Client, wanted: StartWorkspace, shown: View) -> Workspace:
-    """Ask for the start and show it to its end, over lost connections and restarts of the control plane."""
+def follow(client: Client, name: str, ask: Callable[[], Workspace], shown: View) -> Workspace:
+    """Ask for the start of a workspace and show it to its end, over lost connections and restarts of the agent."""
     from cli.events import Events
 
     try:
         with Events(client) as events:
             # What comes after the first snapshot is about this start; so is every later snapshot.
             events.receive(FIRST_SNAPSHOT_SECONDS)
-            asked = _ask(client, wanted)
+            asked = ask()
             attempt = asked.startup.attempt if asked.startup else 1
             if (ended := _ended(asked, attempt)) is not None:
                 return ended
@@ -118,16 +119,16 @@ def _follow(client: Client, wanted: StartWorkspace, shown: View) -> Workspace:
                 shown.say("The agent does not answer; trying again …" if events.away else None)
                 shown.tick()
                 workspace = None
-                if isinstance(event, WorkspaceChanged) and event.workspace.name == wanted.name:
+                if isinstance(event, WorkspaceChanged) and event.workspace.name == name:
                     workspace = event.workspace
                 elif isinstance(event, Snapshot):
-                    workspace = next((each for each in event.workspaces if each.name == wanted.name), None)
+                    workspace = next((each for each in event.workspaces if each.name == name), None)
                     if workspace is None:
                         # It is gone, and this says so; a connection that is lost again is noticed by `events`.
                         with contextlib.suppress(NotReachable):
-                            workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=wanted.name))
-                elif isinstance(event, WorkspaceDeleted) and event.name == wanted.name:
-                    raise CliError(f"{wanted.name} was deleted while it was being started.")
+                            workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=name))
+                elif isinstance(event, WorkspaceDeleted) and event.name == name:
+                    raise CliError(f"{name} was deleted while it was being started.")
                 if workspace is None or workspace.startup is None:
                     continue
                 if workspace.startup.attempt >= attempt:
@@ -136,8 +137,8 @@ def _follow(client: Client, wanted: StartWorkspace, shown: View) -> Workspace:
                     return ended
     except KeyboardInterrupt as exc:
         raise Interrupted(
-            f"Interrupted here; the start of {wanted.name} goes on. `perry info {wanted.name}` shows how far it is, "
-            f"`perry stop {wanted.name}` ends it."
+            f"Interrupted here; the start of {name} goes on. `perry info {name}` shows how far it is, "
+            f"`perry stop {name}` ends it."
         ) from exc
     finally:
         shown.close()
@@ -160,7 +161,8 @@ def _ended(workspace: Workspace, attempt: int) -> Workspace | None:
     return workspace
 
 
-def _tell(workspace: Workspace, seconds: float) -> None:
+def tell(workspace: Workspace, seconds: float) -> None:
+    """How it went, and how to get there."""
     name = workspace.name
     output.line(f"{output.styled(name, 'bold')} runs, after {seconds:.1f} s.")
     if workspace.tailnet.status is TailnetState.ONLINE:

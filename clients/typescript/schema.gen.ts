@@ -72,6 +72,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/workspaces/clone": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A copy of a workspace, under another name; returns when it runs, unless `wait` is false. CONFLICT where the new
+         *     name is taken. */
+        post: operations["workspaces.clone"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rpc/workspaces/stop": {
         parameters: {
             query?: never;
@@ -628,6 +646,18 @@ export interface components {
             ok: boolean;
             /** @default null */
             detail?: string | null;
+        };
+        /**
+         * CloneWorkspace
+         * @description Input of ``workspaces.clone``: a copy of the workspace ``name``, to be called ``new``.
+         *
+         *     ``wait`` false returns at once, with the copying going on.
+         */
+        CloneWorkspace: {
+            name: string;
+            new: string;
+            /** @default true */
+            wait?: boolean;
         };
         /**
          * Config
@@ -1357,6 +1387,35 @@ export interface operations {
             content: {
                 "application/json": {
                     json: components["schemas"]["StartWorkspace"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Workspace"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "workspaces.clone": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["CloneWorkspace"];
                 };
             };
         };

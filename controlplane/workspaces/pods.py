@@ -192,18 +192,20 @@ class Pods:
     # --- removing
 
     async def remove_containers(self, name: str) -> None:
+        await self._engine.remove_container(self.names(name).copier)
         for container in self.names(name).containers:
             await self._engine.remove_container(container)
             self._checkpoint(f"{Role(_role(container, self.names(name)))} removed")
 
     async def remove_rest(self, name: str) -> None:
-        """The network and all volumes: what the user owned is gone after this."""
+        """The network, all volumes, and the image of a copy: what the user owned is gone after this."""
         names = self.names(name)
         await self._engine.remove_network(names.network)
         self._checkpoint("network removed")
         for volume in names.volumes:
             await self._engine.remove_volume(volume)
             self._checkpoint(f"volume {volume.removeprefix(names.workspace)} removed")
+        await self._engine.remove_images(specs.workspace_labels(self._instance, name))
 
 
 def _claim(text: str) -> Claim | None:

@@ -27,6 +27,9 @@ containers at once; one that is started again in that moment keeps a task that t
 
 LONGEST_SETTLE_SECONDS = 10.0
 
+NODES_SECONDS = 20.0
+"""Less than :data:`EVERY_SECONDS`: what Docker tells in between means nothing for the tailnet."""
+
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0
 
@@ -172,7 +175,8 @@ class Reconciler:
                 await self._pods.remove_containers(name)
                 continue
             runs = pods.get(name, Pod()).any_running
-            request = msgspec.structs.replace(claim.request, cloned=True)
+            # A claim is as old as what carries it: to copy or clone again could go over what its owner has done since.
+            request = msgspec.structs.replace(claim.request, cloned=True, source=None)
             adopted = self._store.adopt(
                 msgspec.structs.replace(claim, request=request), Desired.RUNNING if runs else Desired.STOPPED
             )
@@ -231,9 +235,14 @@ class Reconciler:
         if not self._tailnet.manages:
             return
         try:
-            gone = record.node_id is not None and not is_node_of(await self._tailnet.node(record.node_id), record.name)
+            gone = record.node_id is not None and await self._is_gone(record.node_id, record.name)
         except TailnetError:
             return
         if gone and self._may_try(record.name):
             log.warning("the node of workspace %s is gone from the tailnet; it joins anew", record.name)
             self._workspaces.start_now(record)
+
+    async def _is_gone(self, node_id: str, name: str) -> bool:
+        known = {node.id: node for node in await self._workspaces.nodes.lately(NODES_SECONDS)}
+        # One that was not there may have come since.
+        return not is_node_of(known.get(node_id), name) and not is_node_of(await self._tailnet.node(node_id), name)

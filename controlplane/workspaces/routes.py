@@ -12,6 +12,7 @@ from controlplane.auth.policy import Right
 from controlplane.procedures import Group
 from controlplane.workspaces.uploads import UploadFolder
 from protocol.workspaces import (
+    CloneWorkspace,
     DeleteWorkspace,
     ExecCommand,
     ExecResult,
@@ -35,6 +36,8 @@ class Workspaces(Protocol):
     async def create(self, wanted: StartWorkspace) -> Workspace: ...
 
     async def start(self, wanted: StartWorkspace) -> Workspace: ...
+
+    async def clone(self, wanted: CloneWorkspace) -> Workspace: ...
 
     async def stop(self, name: str) -> Workspace: ...
 
@@ -76,6 +79,13 @@ async def create(workspaces: Workspaces, wanted: StartWorkspace) -> Workspace:
 async def start(workspaces: Workspaces, wanted: StartWorkspace) -> Workspace:
     """Create what is missing and start it; returns when it runs, unless `wait` is false."""
     return await workspaces.start(wanted)
+
+
+@group.procedure("clone")
+async def clone(workspaces: Workspaces, wanted: CloneWorkspace) -> Workspace:
+    """A copy of a workspace, under another name; returns when it runs, unless `wait` is false. CONFLICT where the new
+    name is taken."""
+    return await workspaces.clone(wanted)
 
 
 @group.procedure("stop")

@@ -4,6 +4,7 @@ What takes long runs as a job in the control plane's own task group: a client th
 or asks twice, changes nothing. Each workspace has one job at a time.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -13,6 +14,7 @@ import msgspec
 
 from controlplane.errors import (
     Conflict,
+    EngineUnavailable,
     InvalidInput,
     NotFound,
     NotReady,
@@ -20,12 +22,13 @@ from controlplane.errors import (
     TailnetError,
     TookTooLong,
 )
-from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Tailnet, is_node_of
+from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Node, Tailnet, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import listening, log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
 from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.jobs import Job, Jobs
+from controlplane.workspaces.nodes import Nodes
 from controlplane.workspaces.pods import Checkpoint, Pods, ssh_ports
 from controlplane.workspaces.progress import Kind, Progress
 from controlplane.workspaces.spec import HOME, Request
@@ -33,6 +36,7 @@ from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.state import Desired, Pod
 from controlplane.workspaces.store import Record, Store
 from protocol.workspaces import (
+    CloneWorkspace,
     DeleteWorkspace,
     ExecCommand,
     ExecResult,
@@ -51,6 +55,9 @@ from protocol.workspaces import (
 log = logging.getLogger(__name__)
 
 EXEC_OUTPUT_LIMIT = 4 << 20
+
+NODES_SECONDS = 60.0
+"""A name that was taken on the tailnet in this time shows when the workspace joins, and not before."""
 
 
 class Announcer(Protocol):
@@ -95,6 +102,7 @@ class Workspaces:
         self._progress = Progress(self.changed)
         self._seen: dict[str, Pod] = {}
         self._looks = self._newest_look = 0
+        self.nodes = Nodes(tailnet)
         self._reserving = anyio.Lock()
 
     # --- reading
@@ -180,12 +188,15 @@ class Workspaces:
             else:
                 job = await self._begin_again(record, wanted)
         if wanted.wait:
-            await self._jobs.finished(job)
-            workspace = await self.get(name)
-            if workspace.startup is not None and workspace.startup.state is StartupState.FAILED:
-                raise StepFailed(workspace.error or f"{name!r} could not be started.", data=workspace)
-            return workspace
+            return await self._started(name, job)
         return self._view(self._must_exist(name))
+
+    async def _started(self, name: str, job: Job) -> Workspace:
+        await self._jobs.finished(job)
+        workspace = await self.get(name)
+        if workspace.startup is not None and workspace.startup.state is StartupState.FAILED:
+            raise StepFailed(workspace.error or f"{name!r} could not be started.", data=workspace)
+        return workspace
 
     async def _begin_new(self, name: str, wanted: StartWorkspace) -> Job:
         info = await self._engine.info()
@@ -208,17 +219,58 @@ class Workspaces:
             origin=wanted.origin,
         )
         await self._pods.check_images([request.image])
+        return await self._reserve(name, request)
+
+    async def _reserve(self, name: str, request: Request) -> Job:
         await self._refuse_foreign_name(name)
         self._store.reserve(
             name,
             request,
-            state.begun(None),
+            state.begun(None, copies=request.source is not None),
             ports=ssh_ports(self._machine, self._settings.ssh),
             pool=self._settings.network.pool,
             subnets_in_use=await self._engine.subnets_in_use(),
         )
         self._checkpoint("reserved")
-        return self._jobs.submit(name, "start", self._starter.walk)
+        return self._jobs.submit(name, "start", self._walk)
+
+    async def _walk(self, name: str) -> None:
+        """A start. A copy that could not be made leaves nothing."""
+        await self._starter.walk(name)
+        record = self._store.get(name)
+        if record is None or record.request.source is None:
+            return
+        with contextlib.suppress(EngineUnavailable):
+            await self._engine.info()
+            self._store.ask(name, Desired.DELETED)
+            await self._delete(name)
+            raise StepFailed(record.error or f"{record.request.source!r} could not be copied.")
+
+    async def clone(self, wanted: CloneWorkspace) -> Workspace:
+        """A new workspace that is a copy of another. Conflict where the new name is taken.
+
+        With ``wait``, returns when it runs; StepFailed where a step failed. A copy that is being made is joined.
+        """
+        new = spec.valid_name(wanted.new)
+        source = self._must_exist(wanted.name)
+        async with self._reserving:
+            present = self._store.get(new)
+            job = self._jobs.get(new)
+            if present is None:
+                job = await self._begin_clone(source, new)
+            elif present.request.source != source.name or job is None or job.kind != "start":
+                raise Conflict(f"A workspace named {new!r} exists already; choose another name for the copy.")
+        if wanted.wait:
+            return await self._started(new, job)
+        return self._view(self._must_exist(new))
+
+    async def _begin_clone(self, source: Record, new: str) -> Job:
+        if source.desired is Desired.DELETED:
+            raise Conflict(f"The workspace {source.name!r} is being deleted.")
+        if source.request.source is not None or not source.host_keys:
+            raise NotReady(f"{source.name!r} has never run, so there is nothing to copy; `perry start {source.name}`.")
+        await self._pods.check_images([source.request.image])
+        return await self._reserve(new, msgspec.structs.replace(source.request, source=source.name))
 
     async def _refuse_foreign_name(self, name: str) -> None:
         if name in (await self._pods.claims()):
@@ -229,12 +281,17 @@ class Workspaces:
         if not self._tailnet.joins:
             return
         try:
-            nodes = await self._tailnet.nodes()
+            taken = self._is_taken(name, await self.nodes.lately(NODES_SECONDS)) and self._is_taken(
+                name, await self.nodes.now()
+            )
         except TailnetError:
             return  # The start says it, and goes on without.
-        leftovers = {leftover for kind, leftover in self._store.leftovers() if kind == "node"}
-        if any(node.name == name and node.id not in leftovers for node in nodes):
+        if taken:
             raise Conflict(f"A device of your tailnet is named {name!r} already; choose another name.")
+
+    def _is_taken(self, name: str, nodes: Sequence[Node]) -> bool:
+        leftovers = {leftover for kind, leftover in self._store.leftovers() if kind == "node"}
+        return any(node.name == name and node.id not in leftovers for node in nodes)
 
     async def _begin_again(self, record: Record, wanted: StartWorkspace) -> Job:
         name = record.name
@@ -263,9 +320,10 @@ class Workspaces:
         if running is not None and running.kind == "start":
             return running
         self._store.ask(record.name, Desired.RUNNING)
-        self._store.set_startup(record.name, state.begun(record.startup), None)
+        copies = record.request.source is not None
+        self._store.set_startup(record.name, state.begun(record.startup, copies=copies), None)
         self.changed(record.name)
-        return self._jobs.submit(record.name, "start", self._starter.walk)
+        return self._jobs.submit(record.name, "start", self._walk)
 
     # --- stopping
 
@@ -304,6 +362,7 @@ class Workspaces:
     async def delete(self, wanted: DeleteWorkspace) -> None:
         """Remove it with all that it has. Unless forced, Conflict with :class:`UnsavedWork` where work would go."""
         record = self._must_exist(wanted.name)
+        self._refuse_while_copied(wanted.name)
         if record.desired is not Desired.DELETED:
             if not wanted.force:
                 await self._refuse_to_lose_work(record)
@@ -311,6 +370,11 @@ class Workspaces:
             self._store.ask(wanted.name, Desired.DELETED)
             self._checkpoint("deletion asked for")
         await self._jobs.finished(self.delete_now(wanted.name))
+
+    def _refuse_while_copied(self, name: str) -> None:
+        copies = [each.name for each in self._store.all() if each.request.source == name]
+        if copies:
+            raise Conflict(f"{name!r} is being copied to {copies[0]!r}; wait until that runs, or delete that first.")
 
     def delete_now(self, name: str) -> Job:
         """Begin or go on with a deletion that was asked for."""
@@ -341,6 +405,9 @@ class Workspaces:
 
     async def _delete(self, name: str) -> None:
         record = self._must_exist(name)
+        if record.request.source is not None:
+            # A control plane that ended while it copied may have left it frozen.
+            await self._engine.unpause(self._pods.names(record.request.source).workspace)
         status = self._sidecars.status(name)
         nodes = {node for node in (record.node_id, status.node_id if status else None) if node}
         self._sidecars.forget(name)

@@ -18,7 +18,9 @@ HOME = "/home/workspace"
 RUN_FOLDER = "/run/perry"
 SIDECAR_STATE = "/var/lib/perry"
 AUTH_KEY_FILE = f"{SIDECAR_STATE}/auth-key"
-AUTHORIZED_KEYS_FILE = "/etc/perry/authorized_keys"
+OWN_FOLDER = "/etc/perry"
+"""What Perry puts into a workspace that only it may know. A volume, so that no image of the container has it."""
+AUTHORIZED_KEYS_FILE = f"{OWN_FOLDER}/authorized_keys"
 KNOWN_HOSTS_FILE = "/etc/ssh/ssh_known_hosts2"
 """Read by ssh after the image's own list."""
 CA_FOLDER = "/usr/local/share/ca-certificates"
@@ -42,6 +44,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None
     cloned: bool = False
     """The repository came once. Were it to come again with each start, a folder that its owner moved would return."""
+    source: str | None = None
+    """The workspace that this becomes a copy of; None once it is one."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +130,22 @@ class Names(msgspec.Struct, frozen=True):
         return f"{self.workspace}-run"
 
     @property
+    def own_volume(self) -> str:
+        return f"{self.workspace}-etc"
+
+    @property
     def volumes(self) -> tuple[str, ...]:
-        return (self.home_volume, self.docker_volume, self.tailnet_volume, self.run_volume)
+        return (self.home_volume, self.docker_volume, self.tailnet_volume, self.run_volume, self.own_volume)
+
+    @property
+    def copier(self) -> str:
+        """The container that copies another workspace's volumes into this one's."""
+        return f"{self.workspace}.copier"
+
+    @property
+    def image(self) -> str:
+        """Of a copy: what was installed in the other workspace's container."""
+        return f"{self.workspace}:clone"
 
 
 def valid_name(name: str) -> str:
@@ -255,6 +273,7 @@ def _sidecar(settings: PodSettings, names: Names, reservation: Reservation) -> C
 def _workspace(names: Names, reservation: Reservation, request: Request) -> ContainerSpec:
     home = VolumeMount(names.home_volume, HOME)
     run = VolumeMount(names.run_volume, RUN_FOLDER, read_only=True)
+    own = VolumeMount(names.own_volume, OWN_FOLDER)
     docker = VolumeMount(names.docker_volume, "/var/lib/docker")
     return ContainerSpec(
         name=names.workspace,
@@ -262,7 +281,7 @@ def _workspace(names: Names, reservation: Reservation, request: Request) -> Cont
         labels={},
         network_of=names.sandbox,
         env={"PERRY_WORKSPACE": reservation.name, "PERRY_DOCKER": "1" if request.docker else "0"},
-        volumes=(home, run, docker) if request.docker else (home, run),
+        volumes=(home, run, own, docker) if request.docker else (home, run, own),
         cap_add=DOCKER_CAPABILITIES if request.docker else (),
         security_opt=DOCKER_SECURITY if request.docker else (),
         memory=request.limits.memory,

@@ -27,10 +27,11 @@ from controlplane.settings import Settings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
 from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.cloning import Cloner
 from controlplane.workspaces.keys import Keys, Minting
 from controlplane.workspaces.pods import Checkpoint, Pods, port_is_taken, ssh_ports, subnet_is_taken
 from controlplane.workspaces.sidecars import Sidecars, SidecarStatus
-from controlplane.workspaces.spec import PodSettings, PodSpec
+from controlplane.workspaces.spec import PodSettings, PodSpec, Request
 from controlplane.workspaces.state import StepId
 from controlplane.workspaces.store import Record, Store
 from protocol.workspaces import Startup, StepStatus
@@ -59,6 +60,7 @@ class Starter:
         pods: Pods,
         sidecars: Sidecars,
         checkout: Checkout,
+        cloner: Cloner,
         keys: Keys,
         provisions: Provisions,
         pod_settings: Callable[[], Awaitable[PodSettings]],
@@ -75,6 +77,7 @@ class Starter:
         self._pods = pods
         self._sidecars = sidecars
         self._checkout = checkout
+        self._cloner = cloner
         self._keys = keys
         self._provisions = provisions
         self._pod_settings = pod_settings
@@ -138,7 +141,11 @@ class Starter:
     async def _walk_once(self, name: str, failures: list[str]) -> None:
         record = (self._store.enter_tailnet(name) if self._tailnet.joins else None) or self._must_exist(name)
         self._report(name, StepId.RESERVE, StepStatus.DONE, None, 0.0)
-        pod = specs.pod_spec(await self._pod_settings(), record.reservation, record.request)
+        settings = await self._pod_settings()
+        pod = specs.pod_spec(settings, record.reservation, record.request)
+        if record.request.source is not None:
+            request = await self._copy(name, pod, record.request)
+            pod = specs.pod_spec(settings, record.reservation, request)
         await self._pods.check_images([pod.sandbox.image, pod.workspace.image])
         minting = Minting()
         async with _first_error(), anyio.create_task_group() as tasks:
@@ -171,6 +178,14 @@ class Starter:
             tasks.start_soon(self._join, name, failures)
 
     # --- the steps
+
+    async def _copy(self, name: str, pod: PodSpec, request: Request) -> Request:
+        async with self._step(name, StepId.COPY) as said:
+            after, words = await self._cloner.copy(pod, request, functools.partial(self._tell, name, StepId.COPY))
+            self._store.set_request(name, after)
+            said.append(words)
+        self._checkpoint("copy recorded")
+        return after
 
     async def _mint_for(self, minting: Minting, name: str, record: Record) -> None:
         secret: str | None = None
@@ -328,15 +343,17 @@ class Starter:
     # --- reporting
 
     @contextlib.asynccontextmanager
-    async def _step(self, name: str, step: StepId) -> AsyncIterator[None]:
+    async def _step(self, name: str, step: StepId) -> AsyncIterator[list[str]]:
+        """One step. What is put into the list is said of it once it is done."""
+        said: list[str] = []
         began = time.monotonic()
         self._report(name, step, StepStatus.RUNNING, None, None)
         try:
-            yield
+            yield said
         except PerryError as exc:
             self._report(name, step, StepStatus.FAILED, exc.message, time.monotonic() - began)
             raise
-        self._report(name, step, StepStatus.DONE, None, time.monotonic() - began)
+        self._report(name, step, StepStatus.DONE, " ".join(said) or None, time.monotonic() - began)
 
     def _report(self, name: str, step: StepId, status: StepStatus, detail: str | None, seconds: float | None) -> None:
         rounded = None if seconds is None else round(seconds, 3)

@@ -110,6 +110,7 @@ class StepId(StrEnum):
     """The steps of a start, in their order."""
 
     RESERVE = "reserve"
+    COPY = "copy"
     KEY = "key"
     CREATE = "create"
     BORDER = "border"
@@ -123,6 +124,7 @@ class StepId(StrEnum):
 
 TITLES = {
     StepId.RESERVE: "Reserve the name and an ssh port",
+    StepId.COPY: "Copy the other workspace",
     StepId.KEY: "Ask the tailnet for a one-time key",
     StepId.CREATE: "Create network, volumes and containers",
     StepId.BORDER: "Start the sandbox and the sidecar",
@@ -135,9 +137,10 @@ TITLES = {
 }
 
 
-def begun(previous: Startup | None) -> Startup:
-    """A new start, all of its steps pending."""
-    steps = [Step(id=step, title=TITLES[step], status=StepStatus.PENDING) for step in StepId]
+def begun(previous: Startup | None, *, copies: bool = False) -> Startup:
+    """A new start, all of its steps pending. Only one that ``copies`` another workspace has that step."""
+    wanted = [step for step in StepId if copies or step is not StepId.COPY]
+    steps = [Step(id=step, title=TITLES[step], status=StepStatus.PENDING) for step in wanted]
     return Startup(attempt=1 if previous is None else previous.attempt + 1, state=StartupState.RUNNING, steps=steps)
 
 

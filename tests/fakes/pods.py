@@ -1,7 +1,7 @@
 """What runs in the containers of a fake engine: a sidecar that joins a fake tailnet, a workspace that answers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.ports import ExecOutput, Role
 from controlplane.workspaces.spec import AUTH_KEY_FILE, HOST_KEY_FILE
@@ -20,8 +20,14 @@ class FakePods:
     def __init__(self, engine: FakeEngine, tailnet: FakeTailnet) -> None:
         self._tailnet = tailnet
         self.sidecar_joins = True
+        self.words = b"fatal: no such repository\n"
+        """What a command that fails says."""
         self.commands: list[Sequence[str]] = []
         self.exit_codes: dict[str, int] = {"test": 1, "rmdir": 1}
+        self.says = {"du": b"3000000\t/from/home\n", "df": b"     Avail\n99000000000\n"}
+        """What commands print, by their first word."""
+        self.on_command: Callable[[FakeContainer, str], Awaitable[None]] | None = None
+        """Called with each command's first word, before it ends."""
         engine.on_start = self.started
         engine.on_signal = self.started
         engine.command = self.command
@@ -62,5 +68,8 @@ class FakePods:
         if command[-1] == HOST_KEY_FILE:
             return ExecOutput(exit_code=0, stdout=HOST_KEY, stderr=b"")
         key = " ".join(words[:2]) if words[0] == "git" else words[0]
+        if self.on_command is not None:
+            await self.on_command(container, key)
         code = self.exit_codes.get(key, 0)
-        return ExecOutput(exit_code=code, stdout=b"", stderr=b"fatal: no such repository\n" if code else b"")
+        stderr = self.words if code else b""
+        return ExecOutput(exit_code=code, stdout=self.says.get(key, b""), stderr=stderr)

@@ -8,6 +8,7 @@ from controlplane.errors import Conflict, NotFound, NotReady, PerryError
 from controlplane.events.bus import Bus
 from controlplane.workspaces.routes import Workspaces
 from protocol.workspaces import (
+    CloneWorkspace,
     DeleteWorkspace,
     ExecCommand,
     ExecResult,
@@ -79,6 +80,14 @@ class FakeWorkspaces:
         self._called(wanted)
         self.put(workspace(wanted.name, memory=wanted.memory or 1 << 30))
         return self._all[wanted.name]
+
+    async def clone(self, wanted: CloneWorkspace) -> Workspace:
+        self._called(wanted)
+        self._existing(wanted.name)
+        if wanted.new in self._all:
+            raise Conflict(f"A workspace named {wanted.new!r} exists already; choose another name for the copy.")
+        self.put(workspace(wanted.new))
+        return self._existing(wanted.new)
 
     async def stop(self, name: str) -> Workspace:
         self._called(name)

@@ -24,6 +24,8 @@ CALLS = (
     Call("workspaces.list"),
     Call("workspaces.exec", {"name": "alpha", "command": ["true"]}, {"exitCode": 0, "truncated": False}),
     Call("workspaces.logs", {"name": "alpha", "tail": 5}, {"items": []}),
+    Call("workspaces.clone", {"name": "alpha", "new": "copy"}, {"name": "copy", "status": "running"}),
+    Call("workspaces.delete", {"name": "copy", "force": True}),
     Call("workspaces.sync", {"name": "alpha"}, {"name": "alpha", "problems": []}),
     Call("workspaces.restart", {"name": "alpha"}, {"status": "running"}),
     Call("workspaces.ports", {"name": "alpha"}, {"items": []}),

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from controlplane.workspaces import state
 from controlplane.workspaces.state import StepId
 from protocol.errors import ErrorCode
 from protocol.events import WorkspaceDeleted
@@ -21,6 +22,7 @@ from tests.unit.cli.agent import Answer, FakeAgent, ended, refuses, starting, wi
 from tests.unit.cli.conftest import Perry
 
 Walk = Callable[[Workspace], None]
+STEPS = len(state.begun(None).steps)
 
 
 @contextlib.contextmanager
@@ -61,9 +63,9 @@ def test_steps_are_plain_lines_in_a_pipe(perry_: Perry, agent: FakeAgent) -> Non
         result = perry_("start", "alpha")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert len(lines) == len(StepId) + 3
+    assert len(lines) == STEPS + 3
     assert lines[0] == "done    Reserve the name and an ssh port (0.2 s)"
-    assert lines[len(StepId)].startswith("alpha runs, after ")
+    assert lines[STEPS].startswith("alpha runs, after ")
     assert "ssh workspace@alpha" in lines[-2]
     assert "no security boundary" in result.stderr
     assert "\x1b" not in result.output

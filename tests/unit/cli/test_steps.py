@@ -10,7 +10,7 @@ from controlplane.workspaces.state import StepId
 from protocol.workspaces import StepStatus
 
 BEGUN = state.begun(None)
-CLONE = list(StepId).index(StepId.CLONE)
+CLONE = [step.id for step in BEGUN.steps].index(StepId.CLONE)
 
 
 class Clock:
@@ -86,7 +86,7 @@ def test_the_live_list_is_redrawn_in_place() -> None:
     clock.now = 3.04
     live.tick()
     shown = screen(stream.getvalue())
-    assert len(shown) == len(StepId) + 2
+    assert len(shown) == len(BEGUN.steps) + 2
     assert shown[CLONE].startswith("  ⠋ Clone the repository: Receiving")
     assert all(len(line) <= 40 for line in shown)
     assert shown[-2].startswith("  The agent does not answer")
@@ -94,7 +94,7 @@ def test_the_live_list_is_redrawn_in_place() -> None:
     live.close()
     shown = screen(stream.getvalue())
     assert shown[CLONE] == "  ✓ Clone the repository (3.0 s)"
-    assert len(shown) == len(StepId) + 1
+    assert len(shown) == len(BEGUN.steps) + 1
     assert stream.getvalue().startswith(HIDE_CURSOR)
     assert stream.getvalue().endswith(SHOW_CURSOR)
 

@@ -9,6 +9,7 @@ import pytest
 from controlplane.db import Database
 from controlplane.settings import Settings
 from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.cloning import Cloner
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
@@ -95,6 +96,14 @@ class Agent:
             pods=pods,
             sidecars=sidecars,
             checkout=checkout,
+            cloner=Cloner(
+                engine=self.engine,
+                store=store,
+                pods=pods,
+                jobs=jobs,
+                instance=self.settings.instance,
+                checkpoint=lambda name: self.checkpoint(name),
+            ),
             keys=keys,
             provisions=self.provisions,
             pod_settings=self.pod_settings,
