@@ -209,6 +209,8 @@ class System:
             docker("network", "rm", network, check=False)
         for volume in docker("volume", "ls", "-q", "--filter", label).split():
             docker("volume", "rm", "-f", volume, check=False)
+        for image in docker("images", "-q", "--filter", label).split():
+            docker("rmi", image, check=False)
 
 
 class Device:
