@@ -28,6 +28,7 @@ from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
 from controlplane.workspaces.checkout import Checkout
 from controlplane.workspaces.cloning import Cloner
+from controlplane.workspaces.greeting import Greeting, host_key
 from controlplane.workspaces.keys import Keys, Minting
 from controlplane.workspaces.pods import Checkpoint, Pods, port_is_taken, ssh_ports, subnet_is_taken
 from controlplane.workspaces.sidecars import Sidecars, SidecarStatus
@@ -42,8 +43,7 @@ BORDER_SECONDS = 15
 SSH_SECONDS = 60
 JOIN_SECONDS = 45
 RESERVATIONS_TRIED = 5
-AWAITING_CAT = ("timeout", "5", "sh", "-c", 'until cat "$0" 2>/dev/null; do sleep 0.02; done')
-"""Prints the file that is named next, as soon as it is there."""
+GREETING_SECONDS = 1.0
 PROGRESS_SECONDS = 0.2
 
 
@@ -167,15 +167,16 @@ class Starter:
         async with self._step(name, StepId.WORKSPACE):
             await self._pods.start_joined(pod.names.workspace, sandbox)
             self._checkpoint("workspace started")
-        async with self._step(name, StepId.SSH):
-            keys: list[str] = []
-            async with _first_error(), anyio.create_task_group() as tasks:
-                tasks.start_soon(self._await_host_keys, pod, keys)
-                await self._wait_for_ssh(record, pod)
-            self._note_host_keys(name, tuple(keys or await self._read_host_keys(pod, "cat")))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._fill, name, pod, failures)
+        greeting = Greeting()
+        async with _first_error(), anyio.create_task_group() as tasks:
+            tasks.start_soon(self._fill, name, pod, greeting, failures)
             tasks.start_soon(self._join, name, failures)
+            async with self._step(name, StepId.SSH):
+                async with _first_error(), anyio.create_task_group() as listening:
+                    listening.start_soon(greeting.hear, self._engine, pod.names.workspace)
+                    await self._wait_for_ssh(record, pod, greeting)
+                    listening.cancel_scope.cancel()
+                self._note_host_keys(name, greeting.host_key or await self._read_host_key(pod))
 
     # --- the steps
 
@@ -214,8 +215,11 @@ class Starter:
     async def _is_on_tailnet(self, node_id: str, name: str) -> bool:
         return not self._tailnet.manages or is_node_of(await self._tailnet.node(node_id), name)
 
-    async def _wait_for_ssh(self, record: Record, pod: PodSpec) -> None:
+    async def _wait_for_ssh(self, record: Record, pod: PodSpec, greeting: Greeting) -> None:
         with anyio.move_on_after(SSH_SECONDS):
+            # Asking costs, and before that nobody answers. An image that does not greet is asked all the same.
+            with anyio.move_on_after(GREETING_SECONDS):
+                await greeting.over.wait()
             while not await self._machine.ssh_answers(self._ssh_address, record.reservation.ssh_port):
                 workspace = await self._engine.inspect(pod.names.workspace)
                 if workspace is None or workspace.status in ("exited", "dead"):
@@ -224,33 +228,30 @@ class Starter:
                         f"`perry logs {record.name}` has its last words."
                     )
                 await anyio.sleep(0.02)
+            greeting.over.set()
             return
         raise TookTooLong(
             f"ssh did not answer in {record.name!r} within {SSH_SECONDS} s; `perry logs {record.name}` may say why "
             "(an image of your own needs Perry's workspace-base below it)."
         )
 
-    async def _await_host_keys(self, pod: PodSpec, keys: list[str]) -> None:
-        """Ask for them while ssh comes up, since a command in a container takes a while to begin."""
-        with contextlib.suppress(EngineError):
-            keys += await self._read_host_keys(pod, *AWAITING_CAT)
+    async def _read_host_key(self, pod: PodSpec) -> str | None:
+        output = await self._engine.exec(pod.names.workspace, ["cat", specs.HOST_KEY_FILE], limit=1 << 14)
+        return host_key(output.stdout.decode(errors="replace"))
 
-    async def _read_host_keys(self, pod: PodSpec, *cat: str) -> list[str]:
-        output = await self._engine.exec(pod.names.workspace, [*cat, specs.HOST_KEY_FILE], limit=1 << 14)
-        return [" ".join(line.split()[:2]) for line in output.stdout.decode(errors="replace").splitlines()]
-
-    def _note_host_keys(self, name: str, keys: tuple[str, ...]) -> None:
-        if not keys:
+    def _note_host_keys(self, name: str, key: str | None) -> None:
+        if key is None:
             raise StepFailed(f"The workspace {name!r} has no ssh host key; `perry restart {name}` makes one.")
         before = self._must_exist(name).host_keys
-        if before and before != keys:
-            log.warning("the ssh host keys of %s have changed", name)
-        self._store.set_host_keys(name, keys)
+        if before and before != (key,):
+            log.warning("the ssh host key of %s has changed", name)
+        self._store.set_host_keys(name, (key,))
         self._changed(name)
 
-    async def _fill(self, name: str, pod: PodSpec, failures: list[str]) -> None:
+    async def _fill(self, name: str, pod: PodSpec, greeting: Greeting, failures: list[str]) -> None:
         """Credentials, then what needs them. Each is tried also where the one before has failed."""
         container = pod.names.workspace
+        await greeting.over.wait()
         try:
             async with self._step(name, StepId.CREDENTIALS):
                 said = await self._provisions.bring(container, name)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.ports import ExecOutput, Role
+from controlplane.workspaces.greeting import GREETING
 from controlplane.workspaces.spec import AUTH_KEY_FILE, HOST_KEY_FILE
 from tests.fakes.engine import FakeContainer, FakeEngine
 from tests.fakes.tailnet import FakeTailnet
@@ -20,6 +21,7 @@ class FakePods:
     def __init__(self, engine: FakeEngine, tailnet: FakeTailnet) -> None:
         self._tailnet = tailnet
         self.sidecar_joins = True
+        self.workspace_greets = True
         self.words = b"fatal: no such repository\n"
         """What a command that fails says."""
         self.commands: list[Sequence[str]] = []
@@ -38,6 +40,8 @@ class FakePods:
 
     def started(self, container: FakeContainer) -> None:
         """A container starts, or is told to read its key again."""
+        if container.spec.labels.get("perry.role") == Role.WORKSPACE and self.workspace_greets:
+            container.say(f"{GREETING}{HOST_KEY.decode().strip()}")
         if container.spec.labels.get("perry.role") not in (Role.TAILNET, Role.GATEWAY):
             return
         name = container.spec.labels.get("perry.workspace", "perry")

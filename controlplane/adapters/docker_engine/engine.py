@@ -29,6 +29,9 @@ from controlplane.ports import (
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
+LINE_LIMIT = 1 << 16
+"""Characters that are kept of a line of output whose end has not come: who prints it need not mean well."""
+
 
 class DockerEngine:
     """A Docker Engine: ``DOCKER_HOST`` or the current context decides which, else the default socket."""
@@ -346,6 +349,8 @@ class DockerEngine:
                 *lines, rest = (rest + piece).split("\n")
                 for line in lines:
                     yield line
+                if len(rest) > LINE_LIMIT:
+                    rest = rest[:LINE_LIMIT]
 
     async def events(self, labels: Mapping[str, str]) -> AsyncIterator[EngineEvent]:
         subscriber = self.docker.events.subscribe(filters=json.dumps({"type": ["container"], "label": _filter(labels)}))

@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.images.plan import versions
 from controlplane.ports import File
+from controlplane.workspaces.greeting import Greeting, host_key
 from tests.integration.images.conftest import BRIDGE_SUBNET, CHECKOUT, Client, Container, Lab, authorized
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -135,6 +136,18 @@ async def test_the_host_key_belongs_to_the_home_volume(lab: Lab, network: str, c
     first = await key_of("kept", home)
     assert await key_of("kept-again", home) == first
     assert await key_of("other", None) != first
+
+
+async def test_each_boot_says_the_host_key(lab: Lab, network: str) -> None:
+    workspace = await lab.workspace("greets", network=network)
+    public = host_key(await workspace.until("cat /home/workspace/.perry/sshd/ssh_host_ed25519_key.pub"))
+    for _ in range(2):
+        greeting = Greeting()
+        with anyio.fail_after(20):
+            await greeting.hear(workspace.engine, workspace.name)
+        assert greeting.host_key == public is not None
+        await workspace.engine.stop(workspace.name)
+        await workspace.engine.start(workspace.name)
 
 
 async def test_a_half_made_host_key_is_made_again(lab: Lab, network: str, client: Client) -> None:
