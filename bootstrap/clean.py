@@ -29,7 +29,7 @@ from bootstrap.notes import (
 from bootstrap.perry import PERRY, config_folder, instance, is_link_to_us, perry
 from bootstrap.running import Trouble, ends_with_a_sentence, find, output, run, say, sudo
 
-OURS = ("device", "headscale", "sidecar", "workspace-base", "base")
+OURS = ("device", "headscale", "sidecar", "workspace-base", "worker", "base")
 DATA_OF_DOCKER = ("/var/lib/docker", "/var/lib/containerd")
 MADE_BY_THE_AGENT = ("agent.log", "lock", "token", "state.db", "state.db-wal", "state.db-shm")
 FOLDERS_OF_THE_AGENT = ("coordinator", "ssh", "uploads", "run")

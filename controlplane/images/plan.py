@@ -15,7 +15,12 @@ SOURCE_LABEL = "perry.source"
 ORIGIN_LABEL = "perry.origin"
 """Where Debian came from: ``registry`` or ``debian-packages``."""
 
+WORKER_LABEL = "perry.worker"
+"""The version of the worker that the image has. A container shows its image's labels."""
+
 BASE = "base"
+
+WORKER = "worker"
 
 REGISTRY_ROOTFS = "debian:trixie-slim"
 IMPORTED_ROOTFS = "perry/rootfs:trixie"
@@ -35,13 +40,19 @@ class GoBinary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One image. Its context is the folder ``images/<folder>``, plus what is generated for it."""
+    """One image. Its context is the folder ``images/<folder>``, plus what is generated for it.
+
+    ``packages`` are folders of the checkout whose Python modules are in the context too. ``takes_worker`` is whether it
+    copies from ``worker``.
+    """
 
     name: str
     tag: str
     folder: str
     on_base: bool = True
     binaries: tuple[GoBinary, ...] = ()
+    packages: tuple[str, ...] = ()
+    takes_worker: bool = False
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -54,7 +65,8 @@ class SourceFile(msgspec.Struct, frozen=True):
 
 IMAGES: tuple[ImagePlan, ...] = (
     ImagePlan(name=BASE, tag="perry/base:latest", folder="base", on_base=False),
-    ImagePlan(name="workspace-base", tag="perry/workspace-base:latest", folder="workspace"),
+    ImagePlan(name=WORKER, tag="perry/worker:latest", folder="worker", packages=("protocol", "worker")),
+    ImagePlan(name="workspace-base", tag="perry/workspace-base:latest", folder="workspace", takes_worker=True),
     ImagePlan(
         name="sidecar",
         tag="perry/sidecar:latest",
@@ -90,9 +102,15 @@ def named(names: Sequence[str]) -> frozenset[str]:
 
 
 def with_base(names: frozenset[str]) -> tuple[ImagePlan, ...]:
-    """What has to be there for these images, base first where one of them stands on it."""
-    needed = names | {BASE} if any(plan.on_base for plan in IMAGES if plan.name in names) else names
+    """What has to be there for these images: base first where one of them stands on it, the worker where one has it."""
+    needed = names | {WORKER} if any(plan.takes_worker for plan in IMAGES if plan.name in names) else names
+    needed = needed | {BASE} if any(plan.on_base for plan in IMAGES if plan.name in needed) else needed
     return tuple(plan for plan in IMAGES if plan.name in needed)
+
+
+def worker_version(source: str) -> str:
+    """The version of a worker, from the ``perry.source`` of its image."""
+    return source[:16]
 
 
 def digest(
@@ -103,7 +121,7 @@ def digest(
     base: str = "",
     recipe: Sequence[str] = (),
 ) -> str:
-    """The ``perry.source`` of an image. ``base`` is the digest of the one below, ``recipe`` how binaries are built."""
+    """The ``perry.source`` of an image. ``base`` is the digest of the one below, ``recipe`` how the rest is made."""
     whole = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
         whole.update(f"file {file.path} {int(file.executable)} {hashlib.sha256(file.content).hexdigest()}\n".encode())

@@ -19,9 +19,12 @@ from controlplane.images.plan import (
     ORIGIN_LABEL,
     REGISTRY_ROOTFS,
     SOURCE_LABEL,
+    WORKER,
+    WORKER_LABEL,
     ImagePlan,
     named,
     with_base,
+    worker_version,
 )
 from controlplane.ports import ImageBuilder
 
@@ -85,10 +88,10 @@ async def build_images(
 async def stale_images(*, checkout: Path, builder: ImageBuilder, certificates: Mapping[str, bytes]) -> list[str]:
     """Tags of the images that ``build_images`` would build."""
     stale = []
-    base = sources.source(checkout, IMAGES[0], certificates, "")
+    wanted = sources.wanted(checkout, certificates, IMAGES)
     for plan in IMAGES:
         state = await builder.image(plan.tag)
-        if state is None or state.labels.get(SOURCE_LABEL) != sources.source(checkout, plan, certificates, base):
+        if state is None or state.labels.get(SOURCE_LABEL) != wanted[plan.name]:
             stale.append(plan.tag)
     return stale
 
@@ -112,12 +115,13 @@ class _Build:
         self._done: dict[str, BuiltImage] = {}
         # One compiler at a time: it uses all processors by itself, and what two programs share is compiled once.
         self._compiler = anyio.Lock()
-        self._base_stands = anyio.Event()
+        self._stands = {BASE: anyio.Event(), WORKER: anyio.Event()}
+        self._worker = ""
 
     async def all(self, plans: Sequence[ImagePlan], forced: frozenset[str]) -> list[BuiltImage]:
-        base_source = sources.source(self._checkout, IMAGES[0], self._certificates, "")
         # Raised before anything is built: a missing file or toolchain should not show after minutes.
-        wanted = {plan.name: sources.source(self._checkout, plan, self._certificates, base_source) for plan in plans}
+        wanted = sources.wanted(self._checkout, self._certificates, plans)
+        self._worker = worker_version(wanted.get(WORKER, ""))
         async with anyio.create_task_group() as rest:
             for plan in plans:
                 rest.start_soon(self._one, plan, wanted[plan.name], plan.name in forced)
@@ -135,13 +139,17 @@ class _Build:
         self._done[plan.name] = BuiltImage(
             name=plan.name, tag=plan.tag, source=source, built=built, seconds=seconds, size=size
         )
-        if plan.name == BASE:
-            self._base_stands.set()
+        if plan.name in self._stands:
+            self._stands[plan.name].set()
         self._say(plan, "done", f"{_size(size)}, {f'built in {seconds:.1f} s' if built else 'up to date'}")
 
     async def _build(self, plan: ImagePlan, source: str, no_cache: bool) -> None:
         args = {**sources.build_args(self._checkout, plan), **self._proxies()}
         labels = {SOURCE_LABEL: source}
+        if plan.name == WORKER:
+            args["PERRY_VERSION"] = self._worker
+        if plan.name == WORKER or plan.takes_worker:
+            labels[WORKER_LABEL] = self._worker
         if plan.name == BASE:
             rootfs, origin = await self._rootfs(plan, no_cache)
             args["PERRY_ROOTFS"] = rootfs
@@ -155,7 +163,9 @@ class _Build:
                 )
         if plan.on_base:
             # Compilers have been at work meanwhile.
-            await self._base_stands.wait()
+            await self._stands[BASE].wait()
+        if plan.takes_worker:
+            await self._stands[WORKER].wait()
         self._say(plan, "step", f"building {plan.tag}")
         files = sources.context_files(self._checkout, plan, self._certificates)
         await self._builder.build(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from controlplane.errors import NotReady
-from controlplane.images.plan import BASE, GoBinary, ImagePlan, SourceFile, digest, versions
+from controlplane.images.plan import BASE, WORKER, GoBinary, ImagePlan, SourceFile, digest, versions
 
 
 def build_args(checkout: Path, plan: ImagePlan) -> dict[str, str]:
@@ -28,6 +28,11 @@ def context_files(checkout: Path, plan: ImagePlan, certificates: Mapping[str, by
     if not (folder / "Dockerfile").is_file():
         raise NotReady(f"{folder / 'Dockerfile'} is missing, so {plan.tag} cannot be built; is the checkout whole?")
     files = [_source_file(path, folder) for path in _walk(folder)]
+    for package in plan.packages:
+        modules = sorted((checkout / package).rglob("*.py"))
+        if not modules:
+            raise NotReady(f"{checkout / package} is missing, so {plan.tag} cannot be built; is the checkout whole?")
+        files.extend(_source_file(path, checkout) for path in modules)
     if plan.name == BASE:
         # COPY of a folder fails when it is empty.
         files.append(SourceFile("certificates/README", b"Added certificates of the building machine.\n"))
@@ -47,8 +52,16 @@ def binary_files(checkout: Path, binary: GoBinary) -> list[SourceFile]:
     return [_source_file(path, checkout) for path in paths]
 
 
-def source(checkout: Path, plan: ImagePlan, certificates: Mapping[str, bytes], base: str) -> str:
-    """The digest of all that the image would now be made from. ``base`` is base's."""
+def wanted(checkout: Path, certificates: Mapping[str, bytes], plans: Iterable[ImagePlan]) -> dict[str, str]:
+    """The digest of all that each image would now be made from, by its name. ``plans`` are whole (``with_base``)."""
+    found: dict[str, str] = {}
+    for plan in sorted(plans, key=lambda plan: (plan.name != BASE, plan.name != WORKER)):
+        found[plan.name] = _source(checkout, plan, certificates, found.get(BASE, ""), found.get(WORKER, ""))
+    return found
+
+
+def _source(checkout: Path, plan: ImagePlan, certificates: Mapping[str, bytes], base: str, worker: str) -> str:
+    """``base`` and ``worker`` are the digests of those two."""
     files = context_files(checkout, plan, certificates)
     for binary in plan.binaries:
         files.extend(binary_files(checkout, binary))
@@ -57,7 +70,10 @@ def source(checkout: Path, plan: ImagePlan, certificates: Mapping[str, bytes], b
         args=build_args(checkout, plan),
         architecture=platform.machine(),
         base=base if plan.on_base else "",
-        recipe=[f"go {binary.module} {binary.package}" for binary in plan.binaries],
+        recipe=[
+            *(f"go {binary.module} {binary.package}" for binary in plan.binaries),
+            *([f"worker {worker}"] if plan.takes_worker else []),
+        ],
     )
 
 

@@ -1,5 +1,8 @@
 """What is built, in which order, and what makes an image stale."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from controlplane.images.plan import IMAGES, SourceFile, digest, named, versions, with_base
@@ -43,6 +46,21 @@ def test_all_images_are_built_when_none_is_named_and_base_comes_first() -> None:
 @pytest.mark.parametrize("name", ["sidecar", "perry/sidecar", "perry/sidecar:latest"])
 def test_an_image_goes_by_name_or_tag_and_brings_base(name: str) -> None:
     assert [plan.name for plan in with_base(named([name]))] == ["base", "sidecar"]
+
+
+def test_a_workspace_brings_the_worker() -> None:
+    assert [plan.name for plan in with_base(named(["workspace-base"]))] == ["base", "worker", "workspace-base"]
+
+
+def test_the_worker_has_what_the_control_plane_has() -> None:
+    """Both ends of the stream stand on the same versions, and those on the lock's."""
+    checkout = Path(__file__).parents[3]
+    pinned = versions((checkout / "images/worker/versions.env").read_text())
+    locked = {
+        package["name"]: package["version"] for package in tomllib.loads((checkout / "uv.lock").read_text())["package"]
+    }
+    assert pinned
+    assert pinned == {name: locked[name.removesuffix("_VERSION").lower().replace("_", "-")] for name in pinned}
 
 
 def test_base_needs_nothing_else() -> None:

@@ -7,11 +7,13 @@ import anyio
 import pytest
 
 from controlplane.errors import EngineError, InvalidInput, NotReady, StepFailed
-from controlplane.images.plan import IMPORTED_ROOTFS, ORIGIN_LABEL, REGISTRY_ROOTFS, SOURCE_LABEL
+from controlplane.images.plan import IMPORTED_ROOTFS, ORIGIN_LABEL, REGISTRY_ROOTFS, SOURCE_LABEL, WORKER_LABEL
 from controlplane.images.service import BuildReport, BuiltImage, build_images, stale_images
 from tests.fakes.images import FakeImages
 
 CERTIFICATES = {"company.crt": b"-----BEGIN CERTIFICATE-----\n"}
+
+EVERY = {"base", "worker", "workspace-base", "sidecar", "headscale", "device"}
 
 FAKE_GO = """#!/bin/sh
 echo "$PWD $*" >>"$GO_CALLS"
@@ -37,12 +39,14 @@ class Case:
         self.reports: list[BuildReport] = []
         self.images = FakeImages(registry=(REGISTRY_ROOTFS,))
         self.env = {"PATH": f"{self.tools}:/usr/bin:/bin", "GO_CALLS": str(self.calls)}
-        for image in ("base", "workspace", "sidecar", "headscale", "device"):
+        for image in ("base", "worker", "workspace", "sidecar", "headscale", "device"):
             self.write(f"images/{image}/Dockerfile", f"FROM {image}\n")
         self.write("images/workspace/versions.env", "NODE_VERSION=24\n")
         for module in ("sidecar", "images/headscale"):
             self.write(f"{module}/go.mod", "module x\n")
         self.write("sidecar/main.go", "package main\n")
+        self.write("worker/app.py", "pass\n")
+        self.write("protocol/wire.py", "pass\n")
         self.tool("go", FAKE_GO)
         self.tool("mmdebstrap", FAKE_MMDEBSTRAP)
 
@@ -83,7 +87,7 @@ def case(tmp_path: Path) -> Case:
 
 async def test_everything_is_built_once_base_first_and_then_nothing(case: Case) -> None:
     assert await stale(case) == list(dict.fromkeys(await stale(case)))
-    assert await case.rebuilt() == {"base", "workspace-base", "sidecar", "headscale", "device"}
+    assert await case.rebuilt() == EVERY
     assert case.images.builds[0].tag == "perry/base:latest"
     assert await stale(case) == []
     before = len(case.images.builds), case.calls.read_text()
@@ -98,7 +102,11 @@ async def stale(case: Case) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("images/base/Dockerfile", {"base", "workspace-base", "sidecar", "headscale", "device"}),
+        ("images/base/Dockerfile", EVERY),
+        ("images/worker/Dockerfile", {"worker", "workspace-base"}),
+        ("worker/sessions/new.py", {"worker", "workspace-base"}),
+        ("protocol/wire.py", {"worker", "workspace-base"}),
+        ("protocol/openapi.json", set()),
         ("images/workspace/versions.env", {"workspace-base"}),
         ("images/workspace/rootfs/etc/new", {"workspace-base"}),
         ("sidecar/main.go", {"sidecar"}),
@@ -125,6 +133,19 @@ async def test_contexts_hold_certificates_versions_and_binaries(case: Case) -> N
     assert all(build.labels[SOURCE_LABEL] for build in case.images.builds)
 
 
+async def test_a_workspace_has_the_worker_of_that_moment(case: Case) -> None:
+    await case.build()
+    builds = {build.tag: build for build in case.images.builds}
+    worker = builds["perry/worker:latest"]
+    assert worker.files["worker/app.py"] == worker.files["protocol/wire.py"] == b"pass\n"
+    assert worker.args["PERRY_VERSION"] == worker.labels[WORKER_LABEL] == worker.labels[SOURCE_LABEL][:16]
+    assert builds["perry/workspace-base:latest"].labels[WORKER_LABEL] == worker.labels[WORKER_LABEL]
+    assert list(builds).index("perry/worker:latest") < list(builds).index("perry/workspace-base:latest")
+    case.write("worker/app.py", "more\n")
+    await case.build()
+    assert case.images.builds[-1].labels[WORKER_LABEL] != worker.labels[WORKER_LABEL]
+
+
 async def test_the_base_comes_from_a_registry_where_one_answers(case: Case) -> None:
     await case.build("base")
     build = case.images.builds[0]
@@ -149,7 +170,11 @@ async def test_the_base_comes_from_debians_packages_where_none_answers(case: Cas
 async def test_no_cache_builds_what_was_named_afresh_and_no_more(case: Case) -> None:
     await case.build()
     built = await case.build("workspace-base", no_cache=True)
-    assert {name: image.built for name, image in built.items()} == {"base": False, "workspace-base": True}
+    assert {name: image.built for name, image in built.items()} == {
+        "base": False,
+        "worker": False,
+        "workspace-base": True,
+    }
     assert case.images.builds[-1].no_cache
     await case.build("base", no_cache=True)
     assert case.images.pulled == [REGISTRY_ROOTFS] * 2
@@ -201,7 +226,7 @@ async def test_the_checkouts_own_go_serves_where_the_machine_has_none(case: Case
 
 
 async def test_an_unknown_image_and_a_broken_checkout_are_told(case: Case) -> None:
-    with pytest.raises(InvalidInput, match="no image 'nosuch'; there are base, workspace-base"):
+    with pytest.raises(InvalidInput, match="no image 'nosuch'; there are base, worker, workspace-base"):
         await case.build("nosuch")
     (case.checkout / "images/device/Dockerfile").unlink()
     with pytest.raises(NotReady, match="device/Dockerfile is missing"):
