@@ -7,10 +7,10 @@ come between the statements of a transaction. What may take longer belongs in a 
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from controlplane.db.migrate import migrate
 from controlplane.errors import StateError
 
 
@@ -41,28 +41,9 @@ class Database:
                     "labels."
                 ) from exc
             database = cls(connection)
-            database._migrate(path)
+            migrate(connection, "controlplane.db.migrations", path, "the workspaces are found by their labels")
             if_it_fails.pop_all()
         return database
-
-    def _migrate(self, path: Path | None) -> None:
-        scripts = sorted(
-            (entry for entry in resources.files("controlplane.db.migrations").iterdir() if entry.name.endswith(".sql")),
-            key=lambda entry: entry.name,
-        )
-        newest = int(scripts[-1].name[:4])
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > newest:
-            raise StateError(
-                f"{path} was written by a newer Perry (version {version} of its layout, this one knows {newest}); "
-                "run that Perry, or move the file away and start again: the workspaces are found by their labels."
-            )
-        for script in scripts:
-            number = int(script.name[:4])
-            if number > version:
-                self._connection.executescript(
-                    f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;"
-                )
 
     def close(self) -> None:
         self._connection.close()

@@ -1,0 +1,1 @@
+"""The sessions of coding agents in all workspaces: followed, indexed, searched, told."""

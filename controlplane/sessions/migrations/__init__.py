@@ -1,0 +1,1 @@
+"""The layout of sessions.db, script by script."""
