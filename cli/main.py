@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
     "sync": ("cli.commands.sync", "Bring credentials and settings into workspaces that run."),
     "secrets": ("cli.commands.secrets", "Keep secrets for workspaces."),
+    "cron": ("cli.commands.cron", "Wake your assistant at a time, at intervals, or by the calendar."),
     "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),
     "auth": ("cli.commands.auth", "How the agent recognises you, and what you may."),
     "config": ("cli.commands.config", "Show the settings, and what workspaces are given; set up perry."),

@@ -19,6 +19,8 @@ from controlplane.config.service import Configuration
 from controlplane.credentials import routes as credentials
 from controlplane.credentials.service import Credentials
 from controlplane.credentials.store import Secrets
+from controlplane.cron import routes as cron
+from controlplane.cron.service import Cron
 from controlplane.events import routes as events
 from controlplane.events.bus import Bus
 from controlplane.logs import routes as logs
@@ -47,6 +49,7 @@ GROUPS: tuple[Group[Any], ...] = (
     credentials.workspaces,
     credentials.group,
     credentials.secrets,
+    cron.group,
 )
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
 
@@ -63,6 +66,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     logs: Logs
     credentials: Credentials
     secrets: Secrets
+    cron: Cron
     uploads: UploadFolder
     tokens: Tokens
     metrics: Metrics
@@ -84,6 +88,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *credentials.workspaces.bind(self.credentials),
             *credentials.group.bind(self.credentials),
             *credentials.secrets.bind(self.secrets),
+            *cron.group.bind(self.cron),
             *auth.group.bind(auth.Nothing()),
         ]
 

@@ -23,8 +23,12 @@ from controlplane.credentials.service import Credentials
 from controlplane.credentials.sources import home_of
 from controlplane.credentials.store import Secrets
 from controlplane.credentials.watcher import watch_for_ever
+from controlplane.cron.actions import Wake, Wakes
+from controlplane.cron.scheduler import Scheduler, SystemClock
+from controlplane.cron.service import Cron
+from controlplane.cron.store import Store as CronStore
 from controlplane.db import Database
-from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
+from controlplane.errors import AlreadyRunning, EngineError, NotReady, NotYet, StartupError, TailnetError
 from controlplane.events.bus import Bus
 from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import GatewaySettings
@@ -204,6 +208,8 @@ class Core:
             reserved=lambda: [record.reservation.subnet for record in store.all()],
             strangers=lambda: strangers(outside.tailnet, settings.auth.owners),
         )
+        cron_store, clock = CronStore(database), SystemClock()
+        self.scheduler = Scheduler(cron_store, {Wake: Wakes(_NoWakes())}, clock)
         self._at_gateway = GatewayResolver(
             owners=self.gateway.owners,
             workspace_of=store.name_of_node,
@@ -238,6 +244,7 @@ class Core:
             logs=Logs(outside.engine, self.workspaces),
             credentials=self.credentials,
             secrets=secrets,
+            cron=Cron(cron_store, self.scheduler, clock),
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
             metrics=Metrics(),
@@ -311,6 +318,7 @@ class Core:
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
+                tasks.start_soon(self.scheduler.run)
                 tasks.start_soon(watch_for_ever, self.credentials)
                 tasks.start_soon(self.gateway.run, self.reconciler.looked)
                 async with anyio.create_task_group() as servers:
@@ -396,6 +404,13 @@ async def pod_settings(settings: Settings, outside: Outside, sidecar_image: str)
         refused_addresses=outside.machine.own_tailnet_addresses(),
         tun=outside.machine.has_tun(),
     )
+
+
+class _NoWakes:
+    """Until wakes are passed on."""
+
+    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
+        raise NotYet("This Perry does not pass on wakes yet; send them to your assistant's own gateway.")
 
 
 def _reachable(bind: str) -> str:

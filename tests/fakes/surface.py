@@ -1,5 +1,6 @@
 """The control plane's HTTP side on a fake service: for tests of what stands in front, and of its clients."""
 
+import weakref
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,10 @@ from controlplane.auth.service import Resolver, TcpResolver, Tokens
 from controlplane.commands.service import Commands
 from controlplane.credentials.service import Credentials
 from controlplane.credentials.store import Secrets
+from controlplane.cron.scheduler import Scheduler, SystemClock
+from controlplane.cron.service import Cron
+from controlplane.cron.store import Store as CronStore
+from controlplane.db import Database
 from controlplane.events.bus import Bus
 from controlplane.logs.service import Logs
 from controlplane.ports import ContainerSpec
@@ -48,6 +53,9 @@ class Surface:
         self.engine = FakeEngine([IMAGE])
         self.engine.processes = FakeProcesses(folder)
         self.workspaces.engine = self.engine
+        database = Database.open(None)
+        weakref.finalize(self, database.close)
+        cron = CronStore(database)
         self.services = Services(
             loaded=load(folder, {"PERRY_PORT": "7000"}),
             workspaces=self.workspaces,
@@ -67,6 +75,7 @@ class Surface:
                 workspaces=lambda: self.workspaces,
             ),
             secrets=self.secrets,
+            cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),
             uploads=self.uploads,

@@ -42,6 +42,13 @@ CALLS = (
     Call("secrets.set", {"name": "TOKEN", "value": "hush"}, {"items": ["TOKEN"]}),
     Call("secrets.list", None, {"items": ["TOKEN"]}),
     Call("secrets.remove", {"name": "TOKEN"}, {"items": []}),
+    Call("cron.add", {"name": "fallback", "at": "20m", "message": "Look."}, {"name": "fallback", "action": "wake"}),
+    Call("cron.add", {"every": "1s", "message": "Look."}, code="BAD_REQUEST"),
+    Call("cron.list"),
+    Call("cron.run", {"job": "fallback"}, {"job": "fallback", "byHand": True}),
+    Call("cron.history", {"job": "fallback"}, {"more": False}),
+    Call("cron.remove", {"job": "fallback"}, {"name": "fallback"}),
+    Call("cron.remove", {"job": "fallback"}, code="NOT_FOUND"),
     Call("auth.whoami", None, {"kind": "token"}),
     Call("agent.info", None, {"workspacesCount": 0}),
     # The last, as it ends what is called.

@@ -1,0 +1,70 @@
+"""What a job does. Pure: the values that say it, and the port that does it.
+
+A new kind of action is one more struct in :data:`Action`, and one more :class:`Doer` at wiring. A doer is told
+which run it is, and drops one that it has done before: after a kill between the doing and the noting of it, it is
+asked again.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import msgspec
+
+from protocol.cron import SessionTarget, WakeMode
+
+LATE: Final = timedelta(minutes=1)
+"""From here on what is told says that it is late."""
+
+
+class Wake(msgspec.Struct, frozen=True, tag="wake"):
+    """Wake the person's assistant with a text."""
+
+    text: str
+    mode: WakeMode = WakeMode.NOW
+    session: SessionTarget = SessionTarget.MAIN
+
+
+Action = Wake
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A run that is noted as begun. ``id`` is the same however often it is begun again."""
+
+    id: str
+    job: str
+    action: Action
+    due: datetime
+    started: datetime
+    by_hand: bool = False
+
+
+class Doer(Protocol):
+    """Does one kind of action. Called once for each run, and again with the same id after a kill."""
+
+    async def do(self, run: Begun) -> str | None:
+        """What came of it, for the history. PerryError says why it failed."""
+
+
+class Waker(Protocol):
+    """Takes a wake, for good. A known ``id`` is the same wake."""
+
+    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
+        """The wake's id."""
+
+
+class Wakes:
+    """Does :class:`Wake`."""
+
+    def __init__(self, waker: Waker) -> None:
+        self._waker = waker
+
+    async def do(self, run: Begun) -> str | None:
+        return await self._waker.wake(told(run), mode=run.action.mode, id=f"cron-{run.id}")
+
+
+def told(run: Begun) -> str:
+    """The text of a wake; one that is late says so, as its text may speak of the time."""
+    late = run.started - run.due
+    if run.by_hand or late < LATE:
+        return run.action.text
+    return f"{run.action.text}\n(This was due at {run.due:%Y-%m-%d %H:%M} UTC, and comes late.)"

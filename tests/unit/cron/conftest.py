@@ -1,0 +1,107 @@
+"""Cron on a state.db of its own, a clock that the test sets, and an assistant that notes what it is woken with."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from controlplane.cron.actions import Wake, Wakes
+from controlplane.cron.scheduler import Scheduler
+from controlplane.cron.service import Cron
+from controlplane.cron.store import Store
+from controlplane.db import Database
+from controlplane.errors import PerryError
+from tests.unit.cron.clock import FakeClock
+
+
+class Assistant:
+    """Takes wakes as the outbox does: what has a known id is the same wake."""
+
+    def __init__(self) -> None:
+        self.wakes: dict[str, tuple[str, str]] = {}
+        self.asked = 0
+        self.refuses: Exception | None = None
+
+    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
+        self.asked += 1
+        if self.refuses is not None:
+            raise self.refuses
+        assert id is not None
+        self.wakes.setdefault(id, (text, mode))
+        return id
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for text, _ in self.wakes.values()]
+
+
+class System:
+    """All of cron on one file, as one run of a control plane has it."""
+
+    def __init__(self, file: Path, clock: FakeClock, assistant: Assistant) -> None:
+        self.database = Database.open(file)
+        self.store = Store(self.database)
+        self.clock = clock
+        self.assistant = assistant
+        self.scheduler = Scheduler(self.store, {Wake: Wakes(assistant)}, clock)
+        self.cron = Cron(self.store, self.scheduler, clock)
+
+    async def settles(self) -> None:
+        """Until everything that is due now has been done and noted."""
+        self.scheduler.nudge()
+        for _ in range(10):
+            # It looks.
+            await anyio.lowlevel.checkpoint()
+        await until(lambda: not self._overdue() and not self.store.open(), "everything that is due is done")
+
+    def _overdue(self) -> bool:
+        due = self.store.next_due()
+        return due is not None and due <= self.clock.now()
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait up to twenty seconds."""
+    for _ in range(4000):
+        if condition():
+            return
+        await anyio.sleep(0.005)
+    raise AssertionError(f"not within twenty seconds: {what}")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def assistant() -> Assistant:
+    return Assistant()
+
+
+@pytest.fixture
+def idle(tmp_path: Path, clock: FakeClock, assistant: Assistant) -> Iterator[System]:
+    """With a scheduler that does not run."""
+    system = System(tmp_path / "state.db", clock, assistant)
+    yield system
+    system.database.close()
+
+
+@pytest.fixture
+async def system(idle: System, anyio_backend: str) -> AsyncIterator[System]:
+    """With a scheduler that runs."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(idle.scheduler.run)
+        await anyio.lowlevel.checkpoint()
+        yield idle
+        tasks.cancel_scope.cancel()
+
+
+class NoWakes(PerryError):
+    """Made up."""
