@@ -413,6 +413,91 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/cron/add": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a job, which wakes the assistant when it runs. CONFLICT where one of its name is still to run. */
+        post: operations["cron.add"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/cron/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The jobs, those that run next first. */
+        post: operations["cron.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/cron/remove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Remove a job. Its history stays for a while. */
+        post: operations["cron.remove"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/cron/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Run a job now, and wait for its end. When it is due stays. */
+        post: operations["cron.run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/cron/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Runs, the newest first, of a job (also of one that is gone) or of all. */
+        post: operations["cron.history"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -596,6 +681,39 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AddJob
+         * @description Input of ``cron.add``: when (one of ``at``, ``every`` and ``cron``) and what (``message`` or ``system_event``).
+         *
+         *     ``at`` is so long from now (``20m``, ``+1h30m``) or a time with an offset; without one it is a time of the zone
+         *     ``tz``. ``cron`` is a line of five fields, on the clock of ``tz`` (UTC where there is none). ``message`` and
+         *     ``system_event`` are two words for the same. A job without a name gets one. ``key`` makes it safe to ask twice:
+         *     the same key is the same job.
+         */
+        AddJob: {
+            /** @default null */
+            name?: string | null;
+            /** @default null */
+            at?: string | null;
+            /** @default null */
+            every?: string | null;
+            /** @default null */
+            cron?: string | null;
+            /** @default null */
+            tz?: string | null;
+            /** @default null */
+            message?: string | null;
+            /** @default null */
+            systemEvent?: string | null;
+            /** @default main */
+            session?: components["schemas"]["SessionTarget"];
+            /** @default now */
+            wake?: components["schemas"]["WakeMode"];
+            /** @default false */
+            deleteAfterRun?: boolean;
+            /** @default null */
+            key?: string | null;
+        };
         /**
          * AgentInfo
          * @description Output of ``agent.info``. ``uptime`` is in seconds.
@@ -792,6 +910,79 @@ export interface components {
          */
         IdentityKind: "anonymous" | "node" | "owner" | "token" | "workspace";
         /**
+         * Job
+         * @description A job: when, what, and how it went.
+         *
+         *     One of ``at``, ``every`` (seconds) and ``cron`` (with ``tz``) is there. ``action`` is ``wake``; a newer control
+         *     plane may know more. ``text`` is the beginning of its message. Without ``next`` it will not run again.
+         */
+        Job: {
+            id: string;
+            name: string;
+            created: string;
+            action: string;
+            deleteAfterRun: boolean;
+            /** @default null */
+            at?: string | null;
+            /** @default null */
+            every?: number | null;
+            /** @default null */
+            cron?: string | null;
+            /** @default null */
+            tz?: string | null;
+            /** @default null */
+            text?: string | null;
+            /** @default null */
+            wake?: string | null;
+            /** @default null */
+            session?: string | null;
+            /** @default null */
+            next?: string | null;
+            /** @default null */
+            last?: components["schemas"]["JobRun"] | null;
+        };
+        /**
+         * JobRef
+         * @description One job, by its name or id.
+         */
+        JobRef: {
+            job: string;
+        };
+        /**
+         * JobRun
+         * @description One run. ``due`` is when it was meant to be. ``detail`` is the reason of a failure, or what came of it.
+         */
+        JobRun: {
+            id: string;
+            jobId: string;
+            job: string;
+            due: string;
+            started: string;
+            outcome: components["schemas"]["Outcome"];
+            byHand: boolean;
+            /** @default null */
+            ended?: string | null;
+            /** @default null */
+            detail?: string | null;
+        };
+        /**
+         * JobRuns
+         * @description Runs, the newest first.
+         */
+        JobRuns: {
+            items: components["schemas"]["JobRun"][];
+            more: boolean;
+        };
+        /**
+         * Jobs
+         * @description A page of jobs. ``next_cursor`` is absent on the last.
+         */
+        Jobs: {
+            items: components["schemas"]["Job"][];
+            /** @default null */
+            nextCursor?: string | null;
+        };
+        /**
          * JoinCommand
          * @description Output of ``tailnet.join``: how one more device of the owner joins.
          *
@@ -824,6 +1015,16 @@ export interface components {
             cpus: number;
             memory: number;
             pids: number;
+        };
+        /**
+         * ListJobs
+         * @description Which jobs: those that run next first, and those that will not run again last.
+         */
+        ListJobs: {
+            /** @default null */
+            cursor?: string | null;
+            /** @default 100 */
+            limit?: number;
         };
         /**
          * ListeningPort
@@ -861,6 +1062,24 @@ export interface components {
          */
         LogLines: {
             items: components["schemas"]["LogLine"][];
+        };
+        /**
+         * Outcome
+         * @description How a run of a job ended, or that it has not.
+         * @enum {unknown}
+         */
+        Outcome: "failed" | "ok" | "running";
+        /**
+         * ReadHistory
+         * @description Which runs: the newest first, of one job (also of one that is gone) or of all; ``before`` the run of that id.
+         */
+        ReadHistory: {
+            /** @default null */
+            job?: string | null;
+            /** @default null */
+            before?: string | null;
+            /** @default 50 */
+            limit?: number;
         };
         /**
          * Readiness
@@ -921,6 +1140,12 @@ export interface components {
             type: "signal";
             signal: components["schemas"]["ExecSignal"];
         };
+        /**
+         * SessionTarget
+         * @description Where the assistant takes it up: in its main session, or in one of its own.
+         * @enum {unknown}
+         */
+        SessionTarget: "isolated" | "main";
         /**
          * SetConfig
          * @description Input of ``config.set``. ``value`` is spelt as in a ``PERRY_*`` variable: a list has commas.
@@ -1133,6 +1358,12 @@ export interface components {
         UnsetConfig: {
             key: string;
         };
+        /**
+         * WakeMode
+         * @description When the assistant looks at it: at once, or with its next heartbeat.
+         * @enum {unknown}
+         */
+        WakeMode: "next-heartbeat" | "now";
         /**
          * WhoAmI
          * @description Output of ``auth.whoami``. All but ``kind`` and ``may`` comes from the tailnet.
@@ -1979,6 +2210,151 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["SecretNames"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "cron.add": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["AddJob"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Job"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "cron.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ListJobs"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Jobs"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "cron.remove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["JobRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Job"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "cron.run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["JobRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["JobRun"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "cron.history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ReadHistory"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["JobRuns"];
                     };
                 };
             };
