@@ -4,17 +4,30 @@ What comes from a server or a workspace loses its control characters before it r
 terminals only, and never where ``NO_COLOR`` is set.
 """
 
+import functools
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 import msgspec
 
 RESET: Final = "\033[0m"
-STYLES: Final = {"bold": "\033[1m", "dim": "\033[2m", "red": "\033[31m", "green": "\033[32m", "yellow": "\033[33m"}
+STYLES: Final = {
+    "plain": "",
+    "bold": "\033[1m",
+    "dim": "\033[2m",
+    "red": "\033[31m",
+    "green": "\033[32m",
+    "yellow": "\033[33m",
+    "cyan": "\033[36m",
+    "match": "\033[1;33m",
+}
+Style = str
+"""A key of ``STYLES``."""
 
 
 def colours(stream: IO[str]) -> bool:
@@ -27,14 +40,24 @@ def is_terminal(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def styled(text: str, style: str, stream: IO[str] | None = None) -> str:
-    """The text in a style (a key of ``STYLES``), where the stream (stdout) shows colours."""
-    return f"{STYLES[style]}{text}{RESET}" if colours(stream or sys.stdout) else text
+def styled(text: str, style: Style, stream: IO[str] | None = None) -> str:
+    """The text in a style, where the stream (stdout) shows colours."""
+    return f"{STYLES[style]}{text}{RESET}" if STYLES[style] and colours(stream or sys.stdout) else text
 
 
 def clean(text: str) -> str:
     """One line that does nothing to a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def clean_lines(text: str) -> list[str]:
+    """Its lines, none of which does anything to a terminal. Tabs are four spaces."""
+    return [clean(each.expandtabs(4)) for each in text.replace("\r\n", "\n").split("\n")]
+
+
+def is_one_line(text: str) -> bool:
+    """Whether it is one already."""
+    return text.isprintable()
 
 
 def line(text: str = "", *, now: bool = False) -> None:
@@ -72,27 +95,100 @@ def width(stream: IO[str] | None = None) -> int | None:
     return shutil.get_terminal_size().columns if is_terminal(stream or sys.stdout) else None
 
 
-def cut(text: str, columns: int | None) -> str:
+def columns(text: str) -> int:
+    """Columns that a line takes on a terminal: some characters take two, and some none."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut(text: str, most: int | None) -> str:
     """The text, shortened to so many columns."""
-    if columns is None or len(text) <= columns:
+    if most is None or columns(text) <= most:
         return text
-    return text[: max(columns - 1, 0)] + "…"
+    return _begin(text, most - 1) + "…" if most > 0 else ""
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str | None] = ()) -> None:
-    """Aligned columns on stdout. ``below`` has a remark for each row; the last column is cut to the terminal."""
-    cells = [[clean(cell) or "-" for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [headings, *cells]) for i in range(len(headings))]
-    columns = width()
+def _begin(text: str, most: int) -> str:
+    used = 0
+    for i, character in enumerate(text):
+        used += _columns(character)
+        if used > most:
+            return text[:i]
+    return text
 
-    def laid_out(row: Sequence[str]) -> str:
-        return "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
 
-    line(styled(cut(laid_out(headings), columns), "bold"))
-    for i, row in enumerate(cells):
-        line(cut(laid_out(row), columns))
-        if i < len(below) and (remark := below[i]):
+def wrapped(text: str, most: int) -> list[str]:
+    """A line as several of so many columns, broken between words where they are short enough."""
+    lines: list[str] = []
+    while columns(text) > most:
+        begin = _begin(text, most) or text[0]
+        space = begin.rfind(" ")
+        at = space + 1 if space > 0 and not text[len(begin)].isspace() else len(begin)
+        lines.append(text[:at].rstrip())
+        text = text[at:].lstrip()
+    return [*lines, text] if text or not lines else lines
+
+
+def _padded(text: str, size: int, right: bool) -> str:
+    space = " " * (size - columns(text))
+    return space + text if right else text + space
+
+
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    below: Sequence[str | None] = (),
+    *,
+    right: Container[int] = (),
+    style: Callable[[int, int], Style] = lambda row, column: "plain",
+) -> None:
+    """Aligned columns on stdout. ``below`` has a remark for each row; the last column is cut to the terminal.
+
+    ``right`` are the columns that end at the same place, ``style`` says how a cell of a row and a column looks.
+    """
+    for i, text in enumerate(laid_out(headings, rows, width(), right=right, style=style)):
+        line(text)
+        if 0 < i <= len(below) and (remark := below[i - 1]):
             line(styled(f"  └ {clean(remark)}", "yellow"))
+
+
+def laid_out(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    most: int | None,
+    *,
+    right: Container[int] = (),
+    style: Callable[[int, int], Style] = lambda row, column: "plain",
+) -> list[str]:
+    """The lines of such a table, the headings first, none longer than ``most`` columns."""
+    cells = [list(headings), *([clean(cell) or "-" for cell in row] for row in rows)]
+    widths = [max(columns(row[i]) for row in cells) for i in range(len(headings))]
+    return [
+        _row(row, widths, most, right, (lambda column: "bold") if i == 0 else functools.partial(style, i - 1))
+        for i, row in enumerate(cells)
+    ]
+
+
+def _row(
+    cells: Sequence[str], widths: Sequence[int], most: int | None, right: Container[int], style: Callable[[int], Style]
+) -> str:
+    parts: list[str] = []
+    left = most
+    for i, (cell, size) in enumerate(zip(cells, widths, strict=True)):
+        last = i == len(cells) - 1
+        text = _padded(cell, size, i in right)
+        text = cut(text.rstrip() if last else f"{text}  ", left)
+        if left is not None:
+            left = max(left - columns(text), 0)
+        parts.append(styled(text, style(i)) if text.strip() else text)
+    return "".join(parts).rstrip()
 
 
 def pairs(rows: Sequence[tuple[str, str | None]]) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,7 +43,16 @@ def ssh(forward_agent: bool, name: str, command: tuple[str, ...]) -> NoReturn:
     Goes over the tailnet where this device is on it; else, on the agent's machine, by the published port. The exit code
     is ssh's. Programs that call ssh themselves find a workspace under its name: ssh workspace@NAME.
     """
-    client = Client()
+    if forward_agent:
+        _must_have_an_agent()
+    connect(Client(), name, ["-A"] if forward_agent else [], command)
+
+
+def connect(client: Client, name: str, more: Sequence[str], command: Sequence[str]) -> NoReturn:
+    """Become the ssh to a workspace, with ``more`` options. CliError where there is no way.
+
+    ``command`` is what stands after the workspace's name: options, and after ``--`` or a first word the command.
+    """
     workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=name))
     if workspace.status is WorkspaceStatus.STOPPED:
         raise NotReady(f"{name} is stopped; `perry start {name}` starts it.")
@@ -51,14 +61,11 @@ def ssh(forward_agent: bool, name: str, command: tuple[str, ...]) -> NoReturn:
     program = shutil.which("ssh")
     if program is None:
         raise CliError(f"There is no ssh client here; install openssh-client, or use `perry exec {name} -- …`.")
-    if forward_agent:
-        _must_have_an_agent()
     known_hosts = write_known_hosts(client.target.folder, workspace)
     options, host = route(client, workspace)
-    if forward_agent:
-        options = [*options, "-A"]
+    options = [*options, *more]
     # After "--", ssh takes all that follows the host as the command; else options may come first. Ours win.
-    ends = command[:1] == ("--",)
+    ends = list(command[:1]) == ["--"]
     operands = ["--", host, *command[1:]] if ends else [host, *command]
     try:
         os.execv(program, ["ssh", *common(name, known_hosts), *options, "-l", USER, *operands])

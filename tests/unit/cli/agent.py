@@ -20,6 +20,7 @@ from protocol.agent import AgentInfo
 from protocol.errors import STATUS, ErrorCode, WireError
 from protocol.events import Event, Snapshot, WorkspaceChanged
 from protocol.health import Check, Health, Readiness
+from protocol.sessions import SessionInfo, SessionsFrame, SessionsSnapshot, Subscribe
 from protocol.version import API_VERSION, VERSION
 from protocol.workspaces import (
     Limits,
@@ -72,6 +73,8 @@ def refuses(code: ErrorCode, message: str, data: Any = None) -> Answer:
     return Answer(STATUS[code], b'{"json":' + msgspec.json.encode(error) + b"}")
 
 
+Frame = Event | SessionsFrame
+
 Prepared = Any
 """A wire value, an :class:`Answer`, or a function of the input that gives one of them."""
 
@@ -94,8 +97,10 @@ class FakeAgent:
         self.ready = Answer(200, msgspec.json.encode(Readiness(ready=True, checks=[Check(name="docker", ok=True)])))
         self.workspaces: dict[str, Workspace] = {}
         self.subscriptions: list[str] = []
+        self.sessions: list[SessionInfo] = []
+        self.wanted_messages: list[Subscribe] = []
         self.seq = 0
-        self._sockets: list[asyncio.Queue[Event | None]] = []
+        self._sockets: list[asyncio.Queue[Frame | None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- what a test does
@@ -105,6 +110,10 @@ class FakeAgent:
         self.workspaces[changed.name] = changed
         self.seq += 1
         self._tell(WorkspaceChanged(seq=self.seq, workspace=changed))
+
+    def tell(self, frame: SessionsFrame) -> None:
+        """Say something of sessions to all who follow them."""
+        self._tell(frame)
 
     def drop_connections(self) -> None:
         """Break all WebSockets."""
@@ -118,13 +127,20 @@ class FakeAgent:
             time.sleep(0.01)
 
     def wait_for_subscriptions(self, count: int, seconds: float = 10) -> None:
-        """Until so many connections to ``/events`` were made."""
+        """Until so many WebSockets were opened."""
         deadline = time.monotonic() + seconds
         while len(self.subscriptions) < count:
             assert time.monotonic() < deadline, "nobody subscribed"
             time.sleep(0.01)
 
-    def _tell(self, event: Event | None) -> None:
+    def wait_for_wanted_messages(self, count: int, seconds: float = 10) -> None:
+        """Until so often the messages of a session were asked for."""
+        deadline = time.monotonic() + seconds
+        while len(self.wanted_messages) < count:
+            assert time.monotonic() < deadline, "nobody wants a session's messages"
+            time.sleep(0.01)
+
+    def _tell(self, event: Frame | None) -> None:
         assert self._loop is not None
         for queue in list(self._sockets):
             self._loop.call_soon_threadsafe(queue.put_nowait, event)
@@ -185,11 +201,14 @@ class FakeAgent:
         if not authorised:
             await send({"type": "websocket.close", "code": 4001})
             return
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        queue: asyncio.Queue[Frame | None] = asyncio.Queue()
         self._sockets.append(queue)
         self.subscriptions.append(scope["query_string"].decode())
-        await self._send_event(send, Snapshot(epoch="e1", seq=self.seq, workspaces=list(self.workspaces.values())))
-        gone = asyncio.ensure_future(receive())
+        first: Frame = Snapshot(epoch="e1", seq=self.seq, workspaces=list(self.workspaces.values()))
+        if scope["path"].startswith("/sessions"):
+            first = SessionsSnapshot(epoch="e1", seq=self.seq, items=list(self.sessions), more=False)
+        await self._send_event(send, first)
+        gone = asyncio.ensure_future(self._listen(receive))
         try:
             while True:
                 due = asyncio.ensure_future(queue.get())
@@ -205,7 +224,12 @@ class FakeAgent:
             self._sockets.remove(queue)
             gone.cancel()
 
-    async def _send_event(self, send: Send, event: Event) -> None:
+    async def _listen(self, receive: Receive) -> None:
+        """Until the client goes: what it wants to hear of."""
+        while (message := await receive())["type"] != "websocket.disconnect":
+            self.wanted_messages.append(msgspec.json.decode(message["text"], type=Subscribe))
+
+    async def _send_event(self, send: Send, event: Frame) -> None:
         await send({"type": "websocket.send", "text": msgspec.json.encode(event).decode()})
 
 
