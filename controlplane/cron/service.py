@@ -10,7 +10,7 @@ from controlplane.cron.actions import Action, Wake
 from controlplane.cron.schedule import At, Every, Line
 from controlplane.cron.scheduler import Clock, Scheduler
 from controlplane.cron.store import JobRecord, RunRecord, Store
-from controlplane.errors import Conflict, InvalidInput, NotFound
+from controlplane.errors import Conflict, InvalidInput, NotFound, NotYet
 from protocol.cron import (
     MESSAGE_LIMIT,
     AddJob,
@@ -22,6 +22,7 @@ from protocol.cron import (
     ListJobs,
     Outcome,
     ReadHistory,
+    SessionTarget,
 )
 
 JOBS: Final = 20_000
@@ -155,6 +156,11 @@ def _action(wanted: AddJob) -> Action:
     text = wanted.message if wanted.message is not None else wanted.system_event
     if text is None or not text.strip():
         raise InvalidInput("It is not said what to do; give --message 'what your assistant is to be told'.")
+    if wanted.session is SessionTarget.ISOLATED:
+        raise NotYet(
+            "This Perry wakes your assistant in its main session only; leave --session isolated away, or use your "
+            "assistant's own cron."
+        )
     if (size := len(text.encode(errors="replace"))) > MESSAGE_LIMIT:
         raise InvalidInput(
             f"The message has {size >> 10} KB, and {MESSAGE_LIMIT >> 10} KB are the most; put the rest into a "

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane.cron import service
-from controlplane.errors import Conflict, InvalidInput, NotFound, PerryError
+from controlplane.errors import Conflict, InvalidInput, NotFound, NotYet, PerryError
 from protocol.cron import AddJob, JobRef, ListJobs, ReadHistory, SessionTarget, WakeMode
 from tests.unit.cron.clock import START, FakeClock
 from tests.unit.cron.conftest import System
@@ -37,6 +37,7 @@ def test_what_is_added_is_shown(idle: System) -> None:
         (AddJob(message="x"), InvalidInput, "not said when to run"),
         (AddJob(at="2020-01-01T00:00Z", message="x"), InvalidInput, "in the past; write a time to come"),
         (AddJob(every="1h", message="x", delete_after_run=True), InvalidInput, "is for a job with --at"),
+        (AddJob(at="1m", message="x", session=SessionTarget.ISOLATED), NotYet, "leave --session isolated away"),
         (AddJob(name="", at="20m", message="x"), InvalidInput, "A name has 1 to 64 characters"),
         (AddJob(name=" a", at="20m", message="x"), InvalidInput, "A name has"),
         (AddJob(name="a\nb", at="20m", message="x"), InvalidInput, "on one line"),
@@ -53,10 +54,10 @@ def test_what_cannot_be_meant_is_a_sentence(idle: System, wanted: AddJob, error:
 
 def test_a_text_goes_through_as_it_is(idle: System, clock: FakeClock) -> None:
     text = 'it\'s $(rm -rf ~) `x` "quoted"\n\t😀 ä \\n'
-    idle.cron.add(AddJob(at="1m", message=text, session=SessionTarget.ISOLATED))
+    idle.cron.add(AddJob(at="1m", message=text))
     clock.passes(minutes=1)
     (run,) = idle.store.begin_due(clock.now(), 10)
-    assert (run.action.text, run.action.session) == (text, SessionTarget.ISOLATED)
+    assert run.action.text == text
 
 
 def test_names_are_made_up_of_the_message(idle: System) -> None:
