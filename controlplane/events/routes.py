@@ -29,7 +29,8 @@ def route(bus: Bus, snapshot: Callable[[], Sequence[Workspace]], tokens: Tokens)
         if not await accept(socket, tokens, Right.MANAGE):
             return
         epoch, after = socket.query_params.get("epoch"), _number(socket.query_params.get("after"))
-        with bus.subscribe(snapshot, epoch=epoch, after=after) as subscription:
+        only = socket.query_params.get("workspace")
+        with bus.subscribe(snapshot, epoch=epoch, after=after, only=only) as subscription:
             gone = await _follow(socket, subscription)
         if gone:
             return

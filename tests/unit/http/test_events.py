@@ -70,6 +70,56 @@ async def test_a_client_goes_on_where_it_stopped() -> None:
         ]
 
 
+async def test_one_may_hear_of_one_workspace_alone() -> None:
+    bus = Bus()
+    with bus.subscribe(lambda: [workspace("a"), workspace("b")], only="a") as subscription:
+        frames = subscription.frames()
+        snapshot = event_decoder.decode(await anext(frames))
+        assert isinstance(snapshot, Snapshot) and [each.name for each in snapshot.workspaces] == ["a"]
+        heard: list[Event] = []
+
+        async def listen() -> None:
+            for _ in range(2):
+                heard.append(event_decoder.decode(await anext(frames)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            for name in ("b", "a", "b", "b"):
+                await anyio.wait_all_tasks_blocked()
+                bus.workspace_changed(workspace(name))
+            bus.workspace_deleted("b")
+            bus.workspace_deleted("a")
+    assert heard == [WorkspaceChanged(seq=2, workspace=workspace("a")), WorkspaceDeleted(seq=6, name="a")]
+
+
+async def test_who_hears_of_one_alone_is_not_too_slow_for_the_others() -> None:
+    bus = Bus(kept=4)
+    with bus.subscribe(nothing, only="a") as subscription:
+        frames = subscription.frames()
+        await anext(frames)
+        async with anyio.create_task_group() as tasks:
+            heard: list[Event] = []
+
+            async def listen() -> None:
+                heard.append(event_decoder.decode(await anext(frames)))
+
+            tasks.start_soon(listen)
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(20):
+                bus.workspace_changed(workspace("b"))
+            bus.workspace_changed(workspace("a"))
+    assert not subscription.lost and heard == [WorkspaceChanged(seq=21, workspace=workspace("a"))]
+
+
+async def test_who_comes_back_misses_nothing_of_the_one() -> None:
+    bus = Bus()
+    bus.workspace_changed(workspace("a"))
+    bus.workspace_changed(workspace("a"))
+    with bus.subscribe(nothing, epoch=bus.epoch, after=1, only="a") as subscription:
+        bus.workspace_changed(workspace("b"))
+        assert await first(subscription, 1) == [WorkspaceChanged(seq=2, workspace=workspace("a"))]
+
+
 @pytest.mark.parametrize(
     ("epoch", "after", "resumes"),
     [
