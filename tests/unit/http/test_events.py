@@ -79,8 +79,7 @@ async def test_one_may_hear_of_one_workspace_alone() -> None:
         heard: list[Event] = []
 
         async def listen() -> None:
-            for _ in range(2):
-                heard.append(event_decoder.decode(await anext(frames)))
+            heard.extend([event_decoder.decode(await anext(frames)) for _ in range(2)])
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
