@@ -1,0 +1,63 @@
+"""What a task has left in its project: commits, the size of the diff, what is not committed or not pushed."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from protocol.tasks import Commit
+from protocol.worker import TaskOutcome
+
+GIT: Final = ("git", "-c", "core.fsmonitor=false", "-c", "core.pager=cat")
+SECONDS: Final = 15
+COMMITS: Final = 200
+STAT_LIMIT: Final = 20_000
+
+
+class _Failed(Exception):
+    """git said no."""
+
+
+def head(folder: str) -> str | None:
+    """The commit that the project is on; None where it is no repository, or has none yet."""
+    try:
+        return _git(folder, "rev-parse", "--verify", "-q", "HEAD").strip() or None
+    except _Failed:
+        return None
+
+
+def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutcome:
+    """What there is since ``base``. Where git cannot say, ``unknown`` has its reason."""
+    if not Path(folder, ".git").exists():
+        return TaskOutcome(last_message=last_message)
+    try:
+        now = head(folder)
+        commits: tuple[Commit, ...] = ()
+        if now is not None and now != base:
+            span = f"{base}..HEAD" if base is not None else "HEAD"
+            log = _git(folder, "log", f"--max-count={COMMITS}", "--format=%H %s", span)
+            commits = tuple(
+                Commit(id=id_, subject=subject[:500])
+                for id_, _, subject in (line.partition(" ") for line in log.splitlines())
+            )
+        stat = _git(folder, "diff", "--stat=100", base) if base is not None else ""
+        status = _git(folder, "status", "--porcelain")
+        unpushed = _git(folder, "rev-list", "--count", "--branches", "HEAD", "--not", "--remotes") if now else "0"
+        return TaskOutcome(
+            last_message=last_message,
+            commits=commits,
+            diff_stat=stat.strip("\n")[:STAT_LIMIT] or None,
+            uncommitted=len(status.splitlines()),
+            unpushed=int(unpushed),
+        )
+    except (_Failed, ValueError) as exc:
+        return TaskOutcome(last_message=last_message, unknown=f"git could not say what was left: {exc}")
+
+
+def _git(folder: str, *arguments: str) -> str:
+    try:
+        ran = subprocess.run([*GIT, "-C", folder, *arguments], capture_output=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise _Failed(str(exc)) from exc
+    if ran.returncode != 0:
+        raise _Failed(ran.stderr.decode(errors="replace").strip()[-300:] or f"exit code {ran.returncode}")
+    return ran.stdout.decode(errors="replace")

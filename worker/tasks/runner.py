@@ -1,0 +1,193 @@
+"""The process that stands around one task: ``python -m worker.tasks.runner <folder>``.
+
+It starts the agent, writes its log, ends it when it takes too long, and notes how it ended. It is nobody's child in
+particular: the worker may end and come back. SIGTERM cancels the task.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from protocol.tasks import TaskState
+from worker.tasks import agents, opencode, outcome, processes, record
+from worker.tasks.agents import Heard
+from worker.tasks.record import Spec, State
+
+GRACE_SECONDS: Final = 10.0
+"""Between the polite signal and the other one."""
+
+LINE_LIMIT: Final = 16 << 20
+"""Bytes of one line of an agent's output, at most."""
+
+
+class Log:
+    """The task's log, which stays within bounds."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._left = record.LOG_LIMIT
+
+    def write(self, text: str) -> None:
+        data = text.encode(errors="replace")
+        if self._left <= 0:
+            return
+        self._file.write(data[: self._left])
+        self._left -= len(data)
+        if self._left <= 0:
+            self._file.write(b"\n[The log is full; what comes after is not kept.]\n")
+
+
+class Runner:
+    """One task, from its first process to its last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec: Spec = record.read_spec(folder)
+        self.log = Log(folder / record.LOG)
+        self.cancelled = asyncio.Event()
+        self._state = State(
+            state=TaskState.RUNNING,
+            started=datetime.now(UTC),
+            pid=os.getpid(),
+            pid_started=processes.started(os.getpid()) or 0,
+            base=outcome.head(self.spec.folder),
+        )
+
+    def note(self, **changes: object) -> None:
+        """Write down how it stands now."""
+        self._state = msgspec.structs.replace(self._state, **changes)
+        record.write_state(self.folder, self._state)
+
+    def end(self, state: TaskState, *, reason: str | None = None, exit_code: int | None = None) -> None:
+        """Write down how it ended."""
+        self.note(state=state, ended=datetime.now(UTC), reason=reason, exit_code=exit_code)
+
+    def heard(self, heard: Heard) -> None:
+        """Write down what is new of what the agent told."""
+        message = heard.last_message[: record.MESSAGE_LIMIT] if heard.last_message else None
+        if (heard.session_id, message) != (self._state.session_id, self._state.last_message):
+            self.note(session_id=heard.session_id or self._state.session_id, last_message=message)
+
+    async def run(self) -> None:
+        """To the end, whatever it is."""
+        self.note()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.cancelled.set)
+        work = opencode.work(self) if self.spec.agent == "opencode" else self._work()
+        try:
+            await self._within_time(work)
+        except opencode.Unusable as exc:
+            self.end(TaskState.FAILED, reason=str(exc))
+        except Exception as exc:
+            self.end(TaskState.FAILED, reason=f"The task's runner failed: {exc!r}.")
+            raise
+
+    async def _within_time(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        cancelled = asyncio.ensure_future(self.cancelled.wait())
+        try:
+            await asyncio.wait({task, cancelled}, timeout=self.spec.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+                return
+            late = not cancelled.done()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            if late:
+                self.end(TaskState.FAILED, reason=f"It took longer than {self.spec.timeout:g} s and was ended.")
+            else:
+                self.end(TaskState.CANCELLED)
+        finally:
+            cancelled.cancel()
+
+    async def _work(self) -> None:
+        launch = agents.launch(self.spec, self.folder / record.TEXT)
+        killed_before = processes.out_of_memory_kills()
+        environment = processes.session_environment(str(Path.home())) | {"PWD": self.spec.folder}
+        heard = launch.heard()
+        with contextlib.ExitStack() as files:
+            stdin = files.enter_context((self.folder / record.TEXT).open("rb")) if launch.stdin else DEVNULL
+            process = await asyncio.create_subprocess_exec(
+                *launch.argv,
+                stdin=stdin,
+                stdout=PIPE,
+                stderr=STDOUT,
+                cwd=self.spec.folder,
+                env=environment,
+                start_new_session=True,
+                limit=LINE_LIMIT,
+            )
+        try:
+            reading = asyncio.ensure_future(self._read(process, heard))
+            code = await process.wait()
+            # What was left in the background may hold the output open; the agent itself has said what it had to say.
+            await asyncio.wait({reading}, timeout=1)
+            reading.cancel()
+        except asyncio.CancelledError:
+            await self._end_processes(process)
+            raise
+        self.heard(heard)
+        if code == 0 and heard.failure is None:
+            self.end(TaskState.SUCCEEDED, exit_code=0)
+        else:
+            starved = processes.out_of_memory_kills() > killed_before
+            self.end(TaskState.FAILED, exit_code=code, reason=why(code, heard, starved))
+
+    async def _read(self, process: Process, heard: Heard) -> None:
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readuntil(b"\n")
+            except asyncio.IncompleteReadError as exc:
+                line = exc.partial
+            except asyncio.LimitOverrunError as exc:
+                await process.stdout.readexactly(exc.consumed)
+                self.log.write("[A line of more than 16 MiB is left out.]\n")
+                continue
+            if not line:
+                return
+            self.log.write(heard.line(line))
+            self.heard(heard)
+
+    async def _end_processes(self, process: Process) -> None:
+        """The whole group, and whatever has left it: politely, then not."""
+        processes.signal_all(process.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await process.wait()
+        processes.signal_all(process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await process.wait()
+
+
+def why(code: int, heard: Heard, starved: bool) -> str:
+    """Why it failed, in a sentence. Signals are negative, as in :mod:`subprocess`."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in {each.value for each in signal.Signals} else str(-code)
+        if code == -signal.SIGKILL and starved:
+            return "The agent was killed because the workspace was out of memory; give it more with --memory."
+        return f"The agent was ended by {name}."
+    said = " ".join((heard.failure or heard.last_message or "").split())[:500]
+    if heard.failure is not None:
+        return f"The agent failed: {said}"
+    return f"The agent ended with exit code {code}" + (f": {said}" if said else ".")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    processes.adopt_orphans()
+    asyncio.run(Runner(folder).run())
+
+
+if __name__ == "__main__":
+    main()
