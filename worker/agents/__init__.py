@@ -1,0 +1,1 @@
+"""The coding agents whose sessions are read. To add one: docs/howto/coding-agents.md."""

@@ -1,0 +1,62 @@
+"""Whether processes live, as /proc says."""
+
+import os
+from pathlib import Path
+
+
+class Processes:
+    """The processes that this one can see. Every answer is of this moment."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = str(proc)
+
+    def start_of(self, pid: int) -> str | None:
+        """When a process was started, in ticks since the machine was; with its pid it names one process for good.
+        None where there is no such process, or only what is left of it."""
+        try:
+            with open(f"{self._proc}/{pid}/stat", "rb") as file:
+                content = file.read()
+        except OSError:
+            return None
+        # The second field is a name in parentheses, which may hold anything.
+        fields = content[content.rfind(b")") + 2 :].split()
+        if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+            return None
+        return fields[19].decode("ascii", "replace")
+
+    def named(self, *names: str) -> list[int]:
+        """The processes whose program has one of these names, or is a script of that name that an interpreter runs."""
+        wanted = {name.encode() for name in names}
+        found = []
+        for entry in os.listdir(self._proc):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"{self._proc}/{entry}/cmdline", "rb") as file:
+                    words = file.read(4096).split(b"\0")[:3]
+            except OSError:
+                continue
+            if any(os.path.basename(word) in wanted for word in words):
+                found.append(int(entry))
+        return found
+
+    def hold_open(self, path: str, *names: str) -> bool:
+        """Whether a process of one of these names has a file open."""
+        try:
+            wanted = os.stat(path)
+        except OSError:
+            return False
+        for pid in self.named(*names):
+            folder = f"{self._proc}/{pid}/fd"
+            try:
+                descriptors = os.listdir(folder)
+            except OSError:
+                continue
+            for descriptor in descriptors:
+                try:
+                    opened = os.stat(f"{folder}/{descriptor}")
+                except OSError:
+                    continue
+                if (opened.st_dev, opened.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    return True
+        return False
