@@ -24,7 +24,9 @@
     │   ├── CredentialRefused      PRECONDITION_FAILED    its credential is missing, readable by others, or may not
     │   └── TailnetNameTaken       CONFLICT
     ├── WorkerError                BAD_GATEWAY            a workspace's worker refused, failed or broke the rules
-    │   └── WorkerUnavailable      SERVICE_UNAVAILABLE    it is not there, or its stream broke
+    │   ├── WorkerUnavailable      SERVICE_UNAVAILABLE    it is not there, or its stream broke
+    │   ├── WorkerRefusesSecret    BAD_GATEWAY            it was given another secret, or somebody else is there
+    │   └── WorkerBroke            BAD_GATEWAY            what it sent is out of bounds
     └── StartupError               (never on the wire)    the control plane cannot run; ends the process with a sentence
         ├── SettingsError
         ├── StateError             state.db is corrupt or newer than this program
@@ -197,6 +199,14 @@ class StartupError(PerryError):
 
 class SettingsError(StartupError):
     """config.json or a PERRY_* variable is wrong; the message names it."""
+
+class WorkerRefusesSecret(WorkerError):
+    """The worker has another secret than ours."""
+
+
+class WorkerBroke(WorkerError):
+    """What a worker sent is out of bounds."""
+
 
 
 class StateError(StartupError):

@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from protocol.worker import Event, Hello, Request, Result
+from protocol.workspaces import WorkspaceWorker
 
 # --- Docker ----------------------------------------------------------------------------------------------------------
 
@@ -203,6 +204,12 @@ class Engine(Protocol):
     async def image_id(self, image: str) -> str | None:
         """The id of a local image, None where it is missing."""
 
+    async def labels_of(self, image: str) -> Mapping[str, str] | None:
+        """The labels of a local image, which its containers have too; None where it is missing."""
+
+    async def read_folder(self, image: str, path: str) -> bytes:
+        """A folder of an image as a tar, whose names begin with the folder's own. ImageMissing; EngineError."""
+
     async def ensure_network(self, spec: NetworkSpec) -> None:
         """EngineConflict where the subnet overlaps another network's."""
 
@@ -258,6 +265,9 @@ class Engine(Protocol):
 
         The deepest folder that has all of them must exist; folders below it are made, and belong to root.
         """
+
+    async def put_archive(self, container: str, folder: str, archive: bytes) -> None:
+        """Unpack a tar, gzipped or not, in a folder that exists. Not atomic."""
 
     async def exec(
         self,
@@ -486,6 +496,20 @@ class Workers(Protocol):
         self, address: str, secret: str, *, epoch: str | None = None, after: int | None = None
     ) -> AbstractAsyncContextManager[WorkerLink]:
         """WorkerUnavailable where none answers, WorkerError where it does not take the secret or speaks otherwise."""
+
+
+class WorkerKeeper(Protocol):
+    """Sees to it that each workspace has a worker, and that its stream stands."""
+
+    def files(self, workspace: str) -> Sequence[File]:
+        """What its container is given before it starts."""
+
+    async def attend(self, workspace: str, container: ContainerState, address: str | None) -> str | None:
+        """Put the right worker in place where another is, and return when its stream stands. For a workspace that has
+        just been started; ``address`` is its pod's. What is worth saying; PerryError where it cannot be."""
+
+    def shown(self, workspace: str) -> WorkspaceWorker | None:
+        """How its worker stands; None where nobody looks after it."""
 
 
 class WorkerFollower(Protocol):

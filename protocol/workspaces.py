@@ -87,6 +87,26 @@ class WorkspaceTailnet(Wire, frozen=True):
     error: str | None = None
 
 
+class WorkerState(Told):
+    """Whether the control plane hears a workspace's worker."""
+
+    CONNECTED = "connected"
+    CONNECTING = "connecting"
+    FAILED = "failed"
+
+
+class WorkspaceWorker(Wire, frozen=True):
+    """The worker in a workspace, which tells what its coding agents do. Absent where the workspace does not run.
+
+    ``outdated`` is whether ``perry sync`` would bring another version; it works until then. ``error`` is a sentence.
+    """
+
+    state: WorkerState
+    version: str | None = None
+    outdated: bool | None = None
+    error: str | None = None
+
+
 class Limits(Wire, frozen=True):
     """What a workspace may use: CPUs (1.5 is one and a half), memory in bytes, processes and threads."""
 
@@ -117,6 +137,7 @@ class Workspace(Wire, frozen=True):
     error: str | None = None
     deleting: bool | None = None
     work: Work | None = None
+    worker: WorkspaceWorker | None = None
 
 
 class WorkspaceRef(Wire, frozen=True):

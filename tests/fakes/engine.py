@@ -1,8 +1,10 @@
 """Docker in memory, typed against the port and held to the real one by tests/contract/engine."""
 
 import contextlib
+import io
 import ipaddress
 import itertools
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -88,6 +90,8 @@ class FakeEngine:
         self.images = set(images)
         self.image_labels: dict[str, Mapping[str, str]] = {}
         """Of the images that were made of containers."""
+        self.image_folders: dict[tuple[str, str], bytes] = {}
+        """Tars, by image and path."""
         self.by_name: dict[str, FakeContainer] = {}
         self.network_specs: dict[str, NetworkSpec] = {}
         self.volume_labels: dict[str, Mapping[str, str]] = {}
@@ -134,6 +138,18 @@ class FakeEngine:
     async def image_id(self, image: str) -> str | None:
         self._check()
         return f"sha256:{image}" if image in self.images else None
+
+    async def labels_of(self, image: str) -> Mapping[str, str] | None:
+        self._check()
+        return self.image_labels.get(image, {}) if image in self.images else None
+
+    async def read_folder(self, image: str, path: str) -> bytes:
+        self._check()
+        if image not in self.images:
+            raise ImageMissing(f"An image is missing ({image}); build Perry's with `perry agent build`.")
+        if (image, path) not in self.image_folders:
+            raise EngineError(f"Docker could not read {path} of image {image}: no such file or directory")
+        return self.image_folders[image, path]
 
     async def ensure_network(self, spec: NetworkSpec) -> None:
         self._check()
@@ -276,6 +292,14 @@ class FakeEngine:
             for each in self.by_name.values()
             if _matches(each.spec.labels, labels)
         ]
+
+    async def put_archive(self, container: str, folder: str, archive: bytes) -> None:
+        self._check()
+        files = self._get(container).files
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for member in tar:
+                if (content := tar.extractfile(member)) is not None:
+                    files[f"{folder.rstrip('/')}/{member.name}"] = content.read()
 
     async def put_files(self, container: str, files: Sequence[File]) -> None:
         self._check()

@@ -77,6 +77,21 @@ class DockerEngine:
             shown = await _unless_missing(self.docker.images.inspect(image))
         return None if shown is None else str(shown["Id"])
 
+    async def labels_of(self, image: str) -> Mapping[str, str] | None:
+        with translated(f"look at image {image}"):
+            shown = await _unless_missing(self.docker.images.inspect(image))
+        return None if shown is None else shown["Config"].get("Labels") or {}
+
+    async def read_folder(self, image: str, path: str) -> bytes:
+        # Files can only be had of a container; it never runs.
+        with translated(f"read {path} of image {image}"):
+            container = await self.docker.containers.create({"Image": image, "Cmd": ["none"]})
+            try:
+                async with self.docker._query(f"containers/{container.id}/archive", params={"path": path}) as response:
+                    return await response.read()
+            finally:
+                await container.delete(force=True)
+
     # --- networks and volumes
 
     async def ensure_network(self, spec: NetworkSpec) -> None:
@@ -219,6 +234,10 @@ class DockerEngine:
         with translated("list containers"):
             listed = await self.docker.containers.list(all=True, filters=json.dumps({"label": _filter(labels)}))
         return [requests.listed_container(container._container) for container in listed]
+
+    async def put_archive(self, container: str, folder: str, archive: bytes) -> None:
+        with translated(f"put files into {container}"):
+            await self.docker.containers.container(container).put_archive(folder, archive)
 
     async def put_files(self, container: str, files: Sequence[File]) -> None:
         with translated(f"put files into {container}"):

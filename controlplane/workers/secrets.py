@@ -1,0 +1,26 @@
+"""Each worker's secret: derived from one key of this control plane, so that it outlives state.db."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from controlplane.secret_files import read_secret
+
+
+class WorkerSecrets:
+    """``file`` holds the key; it is made where it is missing."""
+
+    def __init__(self, file: Path) -> None:
+        if not file.exists():
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "w") as opened:
+                opened.write(secrets.token_hex(32) + "\n")
+        self._key = read_secret(file).encode()
+
+    def of(self, workspace: str) -> str:
+        """43 characters that may stand in a header."""
+        digest = hmac.new(self._key, f"worker {workspace}".encode(), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
