@@ -17,9 +17,11 @@ from protocol.worker import (
     Request,
     WorkerStatus,
 )
+from worker.agents.registry import coding_agents
 from worker.journal import Journal
 from worker.ports import Handler, Notice, Part, Sessions, Told
 from worker.requests import Requests
+from worker.sessions.service import LocalSessions
 from worker.settings import Settings
 from worker.stream import Stream
 from worker.version import own_version
@@ -120,7 +122,8 @@ class Worker:
 
 def parts_of(settings: Settings) -> list[Part]:
     """Everything that this worker does."""
-    return []
+    sessions = LocalSessions(coding_agents(settings.home, os.environ), settings.home)
+    return [Following(sessions, own_version())]
 
 
 async def run(settings: Settings) -> None:

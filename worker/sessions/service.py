@@ -39,6 +39,13 @@ POLL_SECONDS: Final = 15.0
 LIVENESS_SECONDS: Final = 3.0
 """Between two looks at sessions that are busy, or wait for somebody: their process may be gone without a word."""
 
+PATIENCE_SECONDS: Final = 30.0
+"""At the start, for a store that cannot be read at the moment: what is not seen then is taken for gone."""
+
+AGAIN_SECONDS: Final = 1.0
+
+LISTEN_SECONDS: Final = 0.005
+
 PAUSE_SECONDS: Final = 0.02
 """Between two looks at the same file."""
 
@@ -55,6 +62,7 @@ class AgentSessions:
         self.index = Index(limit)
         self.pending: set[str] = set()
         self.everything = True
+        self.looked = False
         self.problem: str | None = None
         self.looked_at: dict[str, float] = {}
 
@@ -67,14 +75,19 @@ class LocalSessions:
         self._home = home
         self._told: Told | None = None
         self._watcher: Watcher | None = None
+        self._heard_at = 0.0
         self._unwatched: str | None = None
         self._wake = asyncio.Event()
+        self._looked = asyncio.Event()
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="read")
 
     @property
     def watching(self) -> bool:
         return self._watcher is not None and self._watcher.problem is None
+
+    async def looked(self) -> None:
+        await self._looked.wait()
 
     def seen(self) -> list[SessionSeen]:
         return [_seen(name, found) for name, known in self._agents.items() for found in known.index.sessions()]
@@ -108,8 +121,7 @@ class LocalSessions:
             if self._watcher is not None:
                 loop.remove_reader(self._watcher.fileno())
                 self._watcher.close()
-            self._looking.shutdown(wait=False, cancel_futures=True)
-            self._reading.shutdown(wait=False, cancel_futures=True)
+                self._watcher = None
 
     async def read(self, request: ReadSession) -> Page:
         known, found = self._find(request.agent, request.session_id)
@@ -147,8 +159,15 @@ class LocalSessions:
         return known, found
 
     def _hear(self) -> None:
-        """The kernel has something to say."""
+        """The kernel has something to say. While it says much, it is let speak for a moment before it is heard again:
+        it says the same only once until then."""
+        loop = asyncio.get_running_loop()
         assert self._watcher is not None
+        if loop.time() - self._heard_at < LISTEN_SECONDS:
+            loop.remove_reader(self._watcher.fileno())
+            loop.call_later(LISTEN_SECONDS, self._listen, self._watcher)
+            return
+        self._heard_at = loop.time()
         heard = self._watcher.hear()
         for known in self._agents.values():
             if heard.dropped:
@@ -157,12 +176,16 @@ class LocalSessions:
             self._changed(known, paths | known.index.below(heard.folders))
         self._wake.set()
 
+    def _listen(self, watcher: Watcher) -> None:
+        if watcher is self._watcher:
+            asyncio.get_running_loop().add_reader(watcher.fileno(), self._hear)
+
     def _changed(self, known: AgentSessions, paths: Iterable[str]) -> None:
         known.pending.update(paths)
         self._wake.set()
 
     async def _look_for_ever(self) -> None:
-        rescan = liveness = time.monotonic()
+        began = rescan = liveness = time.monotonic()
         while True:
             now = time.monotonic()
             if now >= rescan:
@@ -179,16 +202,23 @@ class LocalSessions:
             self._wake.clear()
             worked, again = 0.0, rescan
             for known in self._agents.values():
-                began = time.monotonic()
-                due = self._due(known, began)
+                start = time.monotonic()
+                due = self._due(known, start)
                 if due or known.everything:
                     everything, known.everything = known.everything, False
                     await self._look(known, None if everything else due)
-                    worked += time.monotonic() - began
+                    worked += time.monotonic() - start
                 if known.pending:
                     again = min(again, time.monotonic() + PAUSE_SECONDS)
                 if known.index.restless:
                     again = min(again, liveness)
+            waiting = [known for known in self._agents.values() if not known.looked]
+            if not waiting or time.monotonic() - began > PATIENCE_SECONDS:
+                self._looked.set()
+            else:
+                again = min(again, time.monotonic() + AGAIN_SECONDS)
+                for known in waiting:
+                    known.everything = True
             # Never more than a third of a core, whatever is written.
             await asyncio.sleep(min(worked * 2, 0.2))
             await self._sleep_until(again)
@@ -218,6 +248,7 @@ class LocalSessions:
             looked = Looked(problem="Its sessions cannot be looked at: the worker's log says why.")
         if paths is None or looked.problem:
             known.problem = looked.problem
+        known.looked |= looked.everything and looked.problem is None
         self._tell(known.agent.name, known.index.take(looked))
 
     def _tell(self, agent: str, changes: Changes) -> None:
