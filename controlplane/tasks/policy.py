@@ -1,0 +1,291 @@
+"""What a look at work that nobody told of concludes. Pure: what was seen comes in, a verdict goes out.
+
+    the workspace cannot be reached                                   → unreachable
+    a wake told of it already                                         → told (nothing more is said)
+    it waits for a person's answer or permission                      → waiting
+    it ended with an exit code, a signal or an error                  → failed
+    it ended well, or is done and has been quiet for a minute         → finished silently
+    its provider refuses it, and nothing has moved since              → failed
+    nothing moved for as long as a stall takes                        → stalled
+    else                                                              → working
+
+Something moves when the log grows, the session changes, files or commits change, or its processes use more than a
+trickle of CPU. A part that cannot be seen says nothing either way; at a first look, CPU counts as used.
+
+Texts that come from a workspace are somebody's own words: they are bounded, on one line, quoted, and decide nothing.
+"""
+
+import shlex
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from controlplane.tasks.seen import Checkout, Ended, Seen, Session
+from protocol.sessions import SessionStatus
+
+STALL: Final = timedelta(minutes=10)
+"""So long nothing moves in a stall, unless somebody says otherwise."""
+
+SETTLED: Final = timedelta(minutes=1)
+"""An agent that has said its last word and goes on is idle for less than this."""
+
+TRICKLE: Final = 0.02
+"""Share of a core that an agent's runtime uses while it does nothing."""
+
+QUOTED: Final = 300
+"""Characters of what came from a workspace that are quoted."""
+
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+class Conclusion(StrEnum):
+    """What it comes to."""
+
+    WORKING = "working"
+    WAITING = "waiting"
+    STALLED = "stalled"
+    FAILED = "failed"
+    FINISHED_SILENTLY = "finished silently"
+    UNREACHABLE = "unreachable"
+    TOLD = "told"
+
+
+class Marks(msgspec.Struct, frozen=True, kw_only=True):
+    """What to keep of a look for the next one. ``moved`` is when something moved last."""
+
+    at: datetime
+    moved: datetime
+    cpu: float | None = None
+    messages: int | None = None
+    log_size: int | None = None
+    checkout: Checkout | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """``text`` is one paragraph for a person or an assistant, ``commands`` are for looking further.
+
+    ``wakes`` says whether it is worth a wake. ``quiet`` is how long nothing has moved.
+    """
+
+    conclusion: Conclusion
+    wakes: bool
+    text: str
+    commands: tuple[str, ...]
+    quiet: timedelta
+    marks: Marks
+
+
+# --- the verdict
+
+
+def conclude(seen: Seen, before: Marks | None, *, stall: timedelta = STALL) -> Verdict:
+    """Conclude from a look, and what the one before it left. Looks may be any time apart."""
+    marks = moved(seen, before)
+    quiet = max(seen.at - marks.moved, timedelta(0))
+    conclusion, because = _conclusion(seen, quiet, stall)
+    return Verdict(
+        conclusion=conclusion,
+        wakes=conclusion not in (Conclusion.WORKING, Conclusion.TOLD),
+        text=" ".join([because, *_facts(seen, conclusion)]),
+        commands=_commands(seen, conclusion),
+        quiet=quiet,
+        marks=marks,
+    )
+
+
+def moved(seen: Seen, before: Marks | None) -> Marks:
+    """When something moved last, as far as this look and the one before it can tell."""
+    processes, session, log = seen.processes, seen.session, seen.log
+    active = session.last_activity if session is not None else None
+    # A workspace's clock and its agents' records may be wrong, and what is to come moves nothing.
+    times = [time for time in (seen.started, active) if time is not None and time <= seen.at]
+    if before is None:
+        # Without an earlier look nobody can say that it stands still, unless all of it is stopped.
+        if not times or processes is None or processes.stopped < processes.count:
+            times.append(seen.at)
+    else:
+        times.append(min(before.moved, seen.at))
+        if _differs(seen, before):
+            times.append(seen.at)
+    # What could not be seen this time is compared with what was seen before.
+    kept = before or Marks(at=seen.at, moved=seen.at)
+    return Marks(
+        at=seen.at,
+        moved=max(times),
+        cpu=kept.cpu if processes is None else processes.cpu,
+        messages=kept.messages if session is None else session.messages,
+        log_size=kept.log_size if log is None else log.size,
+        checkout=seen.checkout or kept.checkout,
+    )
+
+
+def _differs(seen: Seen, before: Marks) -> bool:
+    seconds = max((seen.at - before.at).total_seconds(), 1.0)
+    # A total that is less than before is of other processes.
+    if seen.processes is not None and before.cpu is not None:
+        used = seen.processes.cpu - before.cpu
+        if used < 0 or used / seconds > TRICKLE:
+            return True
+    return (
+        (seen.session is not None and seen.session.messages != before.messages)
+        or (seen.log is not None and seen.log.size != before.log_size)
+        or (seen.checkout is not None and seen.checkout != before.checkout)
+    )
+
+
+def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclusion, str]:
+    """With a sentence for it."""
+    who, session = subject(seen), seen.session
+    if seen.told is not None:
+        return Conclusion.TOLD, f"{who} was told of already, by wake {seen.told}."
+    if seen.unreachable is not None:
+        return Conclusion.UNREACHABLE, f"{who} cannot be looked at: {sentence(clean(seen.unreachable))}"
+    ended = seen.ended
+    if ended is None and seen.processes is not None and seen.processes.count == 0:
+        ended = Ended()
+    if ended is not None:
+        return _of_an_end(seen, ended)
+    if session is not None and session.status is SessionStatus.WAITING:
+        asks = f": {quoted(session.asked)}" if session.asked else ""
+        return Conclusion.WAITING, f"{who} waits for a person, to answer or to allow something{asks}."
+    if session is not None and session.status is SessionStatus.ERROR:
+        return Conclusion.FAILED, f"{who} failed: {_provider(session)}"
+    if session is not None and session.error and quiet >= SETTLED:
+        # Agents try again by themselves, and are seen to move then.
+        return Conclusion.FAILED, f"{who} failed: {_provider(session)} Nothing has moved for {span(quiet)} since."
+    if session is not None and session.status is SessionStatus.IDLE and session.said and quiet >= SETTLED:
+        return (
+            Conclusion.FINISHED_SILENTLY,
+            f"{who} is done and told nobody: it has been idle for {span(quiet)}, and its process still runs.",
+        )
+    if quiet >= stall:
+        return Conclusion.STALLED, f"{who} has stalled: {_standstill(seen, quiet)}"
+    return Conclusion.WORKING, f"{who} works; something moved {span(quiet)} ago."
+
+
+def _of_an_end(seen: Seen, ended: Ended) -> tuple[Conclusion, str]:
+    who, session, code = subject(seen), seen.session, ended.exit_code
+    if ended.out_of_memory:
+        return Conclusion.FAILED, f"{who} failed: it ran out of memory and was killed."
+    if session is not None and (session.status is SessionStatus.ERROR or (session.error and code != 0)):
+        return Conclusion.FAILED, f"{who} failed: {_provider(session)}"
+    if code:
+        how = f"it was ended by signal {code - 128}" if 128 < code < 160 else f"it ended with exit code {code}"
+        why = f" ({quoted(ended.reason)})" if ended.reason else ""
+        perhaps = " Where nobody killed it, the machine may be short of memory." if code == 137 else ""
+        return Conclusion.FAILED, f"{who} failed: {how}{why}.{perhaps}"
+    if code is None and not _left_something(seen):
+        return Conclusion.FAILED, f"{who} failed: its process is gone, nobody saw how it ended, and it left nothing."
+    unseen = "" if code == 0 else " How its process ended was not seen."
+    return Conclusion.FINISHED_SILENTLY, f"{who} finished and told nobody.{unseen}"
+
+
+def _left_something(seen: Seen) -> bool:
+    checkout = seen.checkout
+    return bool(checkout and (checkout.commits or checkout.changed)) or bool(seen.session and seen.session.said)
+
+
+def _standstill(seen: Seen, quiet: timedelta) -> str:
+    still = [
+        words
+        for part, words in (
+            (seen.log, "it printed nothing"),
+            (seen.session, "its session did not change"),
+            (seen.processes, "its processes used no CPU"),
+        )
+        if part is not None
+    ]
+    text = f"for {span(quiet)} {_listed(still)}." if still else f"nothing was to be seen of it for {span(quiet)}."
+    processes = seen.processes
+    if processes is not None and processes.stopped == processes.count:
+        text += " All of its processes are stopped (as by kill -STOP), and will not go on by themselves."
+    elif processes is not None and processes.stopped:
+        text += f" {processes.stopped} of its {processes.count} processes are stopped (as by kill -STOP)."
+    return text
+
+
+def _provider(session: Session) -> str:
+    return f"its provider answered {quoted(session.error)}." if session.error else "its session ended in an error."
+
+
+# --- in words
+
+
+def _facts(seen: Seen, conclusion: Conclusion) -> list[str]:
+    if conclusion is Conclusion.TOLD:
+        return []
+    said, checkout, log = seen.session and seen.session.said, seen.checkout, seen.log
+    facts = [f"It said last: {quoted(said)}."] if said else []
+    if checkout is not None:
+        last = checkout.last
+        made = (
+            f"{_count(checkout.commits, 'commit')} since it began" if checkout.commits else "No commit since it began"
+        )
+        where = (
+            f"; the last is {''.join(filter(_HEX.__contains__, last.id))[:12]} {quoted(last.subject)}"
+            if last is not None
+            else ""
+        )
+        loose = f", and {_count(checkout.changed, 'file')} not committed" if checkout.changed else ""
+        facts.append(f"{made}{where}{loose}.")
+    if log is not None and log.tail.strip() and not said:
+        facts.append(f"Its log ends with {quoted(log.tail, from_end=True)}.")
+    return facts
+
+
+def _commands(seen: Seen, conclusion: Conclusion) -> tuple[str, ...]:
+    workspace, task = shlex.quote(seen.workspace), seen.task
+    if conclusion is Conclusion.TOLD:
+        return ()
+    if conclusion is Conclusion.UNREACHABLE:
+        return (f"perry info {workspace}", f"perry start {workspace}", f"perry logs {workspace}", "perry doctor")
+    commands = [f"perry tasks logs {task}", f"perry tasks result {task}"] if task is not None else []
+    commands.append(f"perry exec {workspace} -- git -C {workspace} status")
+    if conclusion in (Conclusion.STALLED, Conclusion.WAITING, Conclusion.WORKING):
+        commands.append(f"perry ssh {workspace}")
+        if task is not None:
+            commands.append(f"perry tasks cancel {task}")
+    return tuple(commands)
+
+
+def subject(seen: Seen) -> str:
+    """What is spoken of."""
+    what = f"Task {seen.task}" if seen.task is not None else "The work"
+    return f"{what} ({seen.agent} in {seen.workspace})"
+
+
+def clean(text: str) -> str:
+    """One line without control characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def quoted(text: str | None, *, from_end: bool = False) -> str:
+    """What came from a workspace, as a paragraph quotes it."""
+    # No more than can be shown, before anything else is done with it.
+    line = clean((text or "")[-4 * QUOTED :] if from_end else (text or "")[: 4 * QUOTED]).replace("”", '"')
+    if len(line) > QUOTED:
+        line = "…" + line[1 - QUOTED :] if from_end else line[: QUOTED - 1] + "…"
+    return f"“{line}”"
+
+
+def sentence(text: str) -> str:
+    """With a full stop."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def span(time: timedelta) -> str:
+    """``40 s``, ``14 min``, ``3 h``."""
+    seconds = int(time.total_seconds())
+    if seconds < 90:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 5400 else f"{seconds // 3600} h"
+
+
+def _count(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,77 @@
+"""What one look at work in a workspace has seen: its processes, its session, its files, its log. Values alone."""
+
+from datetime import datetime
+
+import msgspec
+
+from protocol.sessions import SessionStatus
+from protocol.tasks import Commit
+
+
+class Processes(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's processes, with all that they began. ``cpu`` is what they have used in all, in seconds.
+
+    ``stopped`` counts those that a signal stopped (state T of /proc).
+    """
+
+    count: int
+    cpu: float
+    stopped: int = 0
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's session. ``said`` is the agent's last message, ``asked`` what it wants of a person.
+
+    ``error`` is what its provider answered last, where that was an error.
+    """
+
+    status: SessionStatus
+    messages: int
+    last_activity: datetime | None = None
+    said: str | None = None
+    asked: str | None = None
+    error: str | None = None
+
+
+class Checkout(msgspec.Struct, frozen=True, kw_only=True):
+    """``git log -1`` and ``git status --porcelain``. ``commits`` counts those since the task began."""
+
+    last: Commit | None = None
+    commits: int = 0
+    changed: int = 0
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent printed. ``size`` in bytes, ``tail`` its last lines."""
+
+    size: int
+    tail: str = ""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's process is over. ``exit_code`` is as a shell has it, 137 for SIGKILL; None where nobody saw it."""
+
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    reason: str | None = None
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """One look. Each part is None where it could not be seen (or there is none).
+
+    ``task`` is None for work that was begun by hand. ``unreachable`` says why the workspace could not be looked into.
+    ``told`` is the wake that was delivered about it.
+    """
+
+    at: datetime
+    workspace: str
+    agent: str
+    task: str | None = None
+    started: datetime | None = None
+    unreachable: str | None = None
+    told: str | None = None
+    ended: Ended | None = None
+    processes: Processes | None = None
+    session: Session | None = None
+    checkout: Checkout | None = None
+    log: Log | None = None
