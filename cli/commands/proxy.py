@@ -1,5 +1,6 @@
-"""``perry proxy``: ports of a workspace on this device, carried by the system's ssh."""
+"""``perry proxy``: ports of a workspace on this device, carried by the system's ssh or by the agent."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,7 +14,6 @@ from cli import output
 from cli.client import Client
 from cli.commands import ssh
 from cli.commands.parameters import workspace_name
-from cli.commands.ssh_config import through_agent
 from cli.errors import CliError, Misused, NotReachable, NotReady
 from protocol.workspaces import Workspace, WorkspaceRef, WorkspaceStatus
 
@@ -53,14 +53,14 @@ class MappingParameter(click.ParamType[Mapping]):
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address of this device to listen on.")
 @workspace_name
 @click.argument("ports", nargs=-1, required=True, type=MappingParameter(), metavar="[LOCAL:]PORT…")
-def proxy(bind: str, name: str, ports: tuple[Mapping, ...]) -> NoReturn:
+def proxy(bind: str, name: str, ports: tuple[Mapping, ...]) -> None:
     """Bring TCP ports of a workspace to this device, until ctrl-C: perry proxy alpha 8080:3000
 
     For devices off the tailnet; on it, http://NAME:PORT needs no proxy. Also reaches what listens on the workspace's
     loopback, such as many dev servers, which the tailnet does not. UDP is not carried.
 
-    Carried by the ssh of this machine: by the tailnet, by the published port on the agent's machine, and elsewhere
-    through the agent, with a key of yours that is in ssh.authorizedKeys.
+    Carried by the ssh of this machine where that gets there by itself: by the tailnet, or by the published port on the
+    agent's machine. Elsewhere the agent carries it, which needs neither ssh nor a key.
     """
     if not re.fullmatch(r"[0-9A-Za-z.:*-]+", bind) or bind.startswith("-"):
         raise Misused(f"{bind!r} is no address; give one of this device's, such as 127.0.0.1.")
@@ -68,13 +68,25 @@ def proxy(bind: str, name: str, ports: tuple[Mapping, ...]) -> NoReturn:
     workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=name))
     if workspace.status is WorkspaceStatus.STOPPED:
         raise NotReady(f"{name} is stopped; `perry start {name}` starts it.")
-    program = shutil.which("ssh")
-    if program is None:
-        raise CliError("There is no ssh client here, which carries the ports; install openssh-client.")
-    try:
-        options, host = ssh.route(client, workspace)
-    except NotReachable:
-        options, host = ["-o", f"ProxyCommand={through_agent(name)}"], name
+    if (program := shutil.which("ssh")) is not None:
+        with contextlib.suppress(NotReachable):
+            options, host = ssh.route(client, workspace)
+            _by_ssh(program, client, workspace, [*options], host, bind, ports)
+    from cli.forwarding import through_agent
+
+    through_agent(client, name, bind, [(each.local, each.remote) for each in ports])
+
+
+def _by_ssh(
+    program: str,
+    client: Client,
+    workspace: Workspace,
+    options: list[str],
+    host: str,
+    bind: str,
+    ports: tuple[Mapping, ...],
+) -> NoReturn:
+    name = workspace.name
     known_hosts = ssh.write_known_hosts(client.target.folder, workspace)
     address = f"[{bind}]" if ":" in bind else bind
     forwards = [part for each in ports for part in ("-L", f"{address}:{each.local}:localhost:{each.remote}")]

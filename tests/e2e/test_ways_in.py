@@ -4,9 +4,12 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -64,26 +67,60 @@ def test_plain_ssh_by_the_configuration(system: System, tmp_path: Path, elsewher
     assert digest.split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
-def test_proxy_carries_what_listens_on_loopback(system: System, tmp_path: Path) -> None:
-    there = environment(system, tmp_path, elsewhere=False)
-    port = free_port()
+@contextmanager
+def proxying(there: dict[str, str], *ports: str) -> Iterator[None]:
+    """A proxy that runs, until the block ends."""
     perry = str(Path(sys.executable).with_name("perry"))
-    running_proxy = subprocess.Popen([perry, "proxy", "alpha", f"{port}:3000"], env=there, stdout=subprocess.PIPE)
+    process = subprocess.Popen([perry, "proxy", "alpha", *ports], env=there, stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        assert running_proxy.stdout is not None
-        assert f"http://127.0.0.1:{port}" in running_proxy.stdout.readline().decode()
+        assert "http://127.0.0.1:" in process.stdout.readline().decode()
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        process.stdout.close()
 
-        def answer() -> bool:
-            try:
-                return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-            except httpx.HTTPError:
-                return False
 
-        eventually(answer, "the port answers")
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["agent's machine", "any device"])
+def test_proxy_carries_what_listens_on_loopback(system: System, tmp_path: Path, elsewhere: bool) -> None:
+    port = free_port()
+    with proxying(environment(system, tmp_path, elsewhere=elsewhere), f"{port}:3000"):
+        eventually(partial(answers, port), "the port answers")
         data = httpx.get(f"http://127.0.0.1:{port}/data", timeout=60).content
         assert system.inside("alpha", "sha256sum", "/tmp/data").split()[0] == hashlib.sha256(data).hexdigest()
-    finally:
-        running_proxy.send_signal(signal.SIGINT)
-        running_proxy.wait(10)
-        if running_proxy.stdout is not None:
-            running_proxy.stdout.close()
+
+
+def test_a_gibibyte_through_the_agent_comes_whole_and_is_not_kept(system: System, tmp_path: Path) -> None:
+    repeated = f"for i in $(seq {1024 // MEGABYTES}); do cat /tmp/data; done"
+    serve = ["socat", "TCP-LISTEN:3001,bind=127.0.0.1,reuseaddr", f"SYSTEM:{repeated}"]
+    docker("exec", "-d", "-u", "workspace", system.container("alpha"), *serve)
+    expected = system.inside("alpha", "sh", "-c", f"({repeated}) | sha256sum").split()[0]
+    port, before = free_port(), memory(system)
+    with (
+        proxying(environment(system, tmp_path, elsewhere=True), f"{port}:3001"),
+        socket.create_connection(("127.0.0.1", port)) as connection,
+    ):
+        digest, count, began = hashlib.sha256(), 0, time.monotonic()
+        time.sleep(1)  # Nobody reads: what comes meanwhile has to wait where it is.
+        assert memory(system) - before < 24 << 20
+        while chunk := connection.recv(1 << 20):
+            digest.update(chunk)
+            count += len(chunk)
+        print(f"{count / (time.monotonic() - began) / 1e6:.0f} MB/s")  # noqa: T201
+    assert (count, digest.hexdigest()) == (1 << 30, expected)
+    assert memory(system) - before < 24 << 20
+
+
+def memory(system: System) -> int:
+    """Bytes that the control plane has in memory."""
+    assert system.process is not None
+    status = Path(f"/proc/{system.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
