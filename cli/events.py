@@ -1,6 +1,7 @@
 """The stream of changes (``/events``), which survives a lost connection."""
 
 from typing import Final
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -10,17 +11,24 @@ from protocol.events import Event, Later, Snapshot, event_decoder
 
 
 class Events(Reconnecting[Event]):
-    """Events as they come. After a lost connection it goes on where it stopped, or begins with a new snapshot."""
+    """Events as they come, of one workspace where that is named (an older agent tells of all).
+
+    After a lost connection it goes on where it stopped, or begins with a new snapshot.
+    """
 
     hint = "what was begun goes on when it is back: look with `perry list`"
 
-    def __init__(self, client: Client, *, patience: float = PATIENCE) -> None:
+    def __init__(self, client: Client, workspace: str | None = None, *, patience: float = PATIENCE) -> None:
         super().__init__(client, patience=patience)
+        self._workspace = workspace
         self._epoch: str | None = None
         self._seq = 0
 
     def path(self) -> str:
-        return "/events" + (f"?epoch={self._epoch}&after={self._seq}" if self._epoch is not None else "")
+        wanted = {"workspace": self._workspace} if self._workspace is not None else {}
+        if self._epoch is not None:
+            wanted |= {"epoch": self._epoch, "after": str(self._seq)}
+        return f"/events?{urlencode(wanted)}" if wanted else "/events"
 
     def decoded(self, frame: str | bytes) -> Event | None:
         event = _known(frame)

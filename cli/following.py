@@ -24,7 +24,7 @@ def following(client: Client, name: str, what: str, call: Callable[[], T]) -> T:
     shown = view(sys.stderr)
     try:
         try:
-            with Events(client) as events:
+            with Events(client, name) as events:
                 asked.start()
                 while asked.is_alive():
                     event = events.receive(FRAME_SECONDS)

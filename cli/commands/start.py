@@ -105,7 +105,7 @@ def follow(client: Client, name: str, ask: Callable[[], Workspace], shown: View)
     from cli.events import Events
 
     try:
-        with Events(client) as events:
+        with Events(client, name) as events:
             # What comes after the first snapshot is about this start; so is every later snapshot.
             events.receive(FIRST_SNAPSHOT_SECONDS)
             asked = ask()

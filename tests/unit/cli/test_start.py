@@ -147,7 +147,7 @@ def test_a_lost_connection_does_not_end_it(perry_: Perry, agent: FakeAgent) -> N
         result = perry_("start", "alpha")
     assert result.exit_code == 0, result.output
     assert "done    Create network" in result.stdout
-    assert agent.subscriptions == ["", "epoch=e1&after=1"]
+    assert agent.subscriptions == ["workspace=alpha", "workspace=alpha&epoch=e1&after=1"]
 
 
 def test_an_end_that_came_while_the_connection_was_lost(perry_: Perry, agent: FakeAgent) -> None:
