@@ -9,10 +9,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+PROJECT = "/home/workspace/project"
+"""The folder that agents are told to trust."""
+CLAUDE_KEY = "sk-ant-fake-key"
+
 
 @dataclass(frozen=True)
 class Agent:
-    """``run`` gives the argv for a prompt; ``resume`` that for one more in a session. Standard input is to be empty."""
+    """``run`` gives the argv for a prompt; ``resume`` that for one more in a session. Standard input is to be empty.
+
+    A person who opens one needs the files only, but for Gemini.
+    """
 
     files: dict[str, str]
     environment: dict[str, str]
@@ -46,17 +53,25 @@ def opencode(url: str) -> Agent:
 
 
 def claude(url: str) -> Agent:
+    environment = {
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_API_KEY": CLAUDE_KEY,
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    # What it would ask a person at its first start, answered.
+    state = {
+        "hasCompletedOnboarding": True,
+        "customApiKeyResponses": {"approved": [CLAUDE_KEY], "rejected": []},
+        "projects": {PROJECT: {"hasTrustDialogAccepted": True}},
+    }
+
     def flags(prompt: str) -> list[str]:
         return ["-p", prompt, "--model", "claude-fake-1", "--dangerously-skip-permissions"]
 
     return Agent(
-        {},
-        {
-            "ANTHROPIC_BASE_URL": url,
-            "ANTHROPIC_API_KEY": "sk-ant-fake-key",
-            "DISABLE_AUTOUPDATER": "1",
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        },
+        {".claude.json": json.dumps(state), ".claude/settings.json": json.dumps({"env": environment})},
+        environment,
         lambda prompt: ["claude", *flags(prompt)],
         lambda session, prompt: ["claude", "--resume", session, *flags(prompt)],
     )
@@ -72,7 +87,7 @@ check_for_update_on_startup = false
 [model_providers.fake]
 name = "Fake"
 base_url = "{url}/v1"
-env_key = "FAKE_API_KEY"
+experimental_bearer_token = "sk-fake"
 wire_api = "responses"
 
 [analytics]
@@ -80,7 +95,7 @@ enabled = false
 """
     return Agent(
         {".codex/config.toml": settings},
-        {"FAKE_API_KEY": "sk-fake"},
+        {},
         lambda prompt: ["codex", "exec", "--skip-git-repo-check", prompt],
         lambda session, prompt: ["codex", "exec", "resume", "--skip-git-repo-check", session, prompt],
     )

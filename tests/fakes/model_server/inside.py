@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .agents import AGENTS
+from .agents import PROJECT as PROJECT
 
 PORT = 8085
 FOLDER = "/opt/fake-model"
@@ -20,7 +21,6 @@ PACKAGE = Path(__file__).parent
 READY_SECONDS = 30
 AGENT_SECONDS = 120
 USER = "workspace"
-PROJECT = f"/home/{USER}/project"
 
 
 class ModelInside:
