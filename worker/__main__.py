@@ -1,4 +1,6 @@
-"""``python -m worker``: with ``serve`` the worker itself, else the small command ``perry`` of a workspace."""
+"""``python -m worker``: ``serve`` is the worker itself, ``run-task`` the process that stands around one task; else it
+is the small command ``perry`` of a workspace.
+"""
 
 import asyncio
 import logging
@@ -14,6 +16,11 @@ def main() -> int:
         logging.basicConfig(level=logging.INFO, format="worker: %(levelname)s %(message)s")
         logging.getLogger("worker.websockets").setLevel(logging.WARNING)
         asyncio.run(app.run(settings.load(os.environ)))
+        return 0
+    if sys.argv[1:2] == ["run-task"]:
+        from worker.tasks import runner
+
+        runner.main(sys.argv[2])
         return 0
     from worker.commands import main as command
 

@@ -5,8 +5,10 @@ import logging
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from protocol.worker import (
     DeleteInStore,
@@ -24,7 +26,9 @@ from worker.requests import Requests
 from worker.sessions.service import LocalSessions
 from worker.settings import Settings
 from worker.stream import Stream
-from worker.version import own_version
+from worker.tasks.server import Server
+from worker.tasks.supervisor import Tasks
+from worker.version import UNPACKED, own_version
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +127,9 @@ class Worker:
 def parts_of(settings: Settings) -> list[Part]:
     """Everything that this worker does."""
     sessions = LocalSessions(coding_agents(settings.home, os.environ), settings.home)
-    return [Following(sessions, own_version())]
+    project = settings.home / os.environ.get("PERRY_WORKSPACE", "")
+    tasks = Tasks(settings.home / ".local/state/perry/tasks", project, Server(), runner_command())
+    return [Following(sessions, own_version()), tasks]
 
 
 async def run(settings: Settings) -> None:
@@ -136,6 +142,13 @@ async def run(settings: Settings) -> None:
         await worker
     except asyncio.CancelledError:
         log.info("ending")
+
+
+def runner_command() -> list[str]:
+    """How the process around a task is started: as this one was."""
+    launcher = Path(sys.executable).with_name("perry")
+    itself = [sys.executable, "-m", "worker"] if own_version() == UNPACKED else [str(launcher)]
+    return [*itself, "run-task"]
 
 
 def _resident() -> int:

@@ -1,4 +1,4 @@
-"""The process that stands around one task: ``python -m worker.tasks.runner <folder>``.
+"""The process that stands around one task: ``perry run-task <folder>``.
 
 It starts the agent, writes its log, ends it when it takes too long, and notes how it ended. It is nobody's child in
 particular: the worker may end and come back. SIGTERM cancels the task.
@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Awaitable
+import subprocess
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from subprocess import DEVNULL
+from typing import IO, Final
 
 import msgspec
 
@@ -44,6 +44,12 @@ class Log:
         self._left -= len(data)
         if self._left <= 0:
             self._file.write(b"\n[The log is full; what comes after is not kept.]\n")
+            self.close()
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self._left = 0
+        self._file.close()
 
 
 class Runner:
@@ -116,16 +122,7 @@ class Runner:
         heard = launch.heard()
         with contextlib.ExitStack() as files:
             stdin = files.enter_context((self.folder / record.TEXT).open("rb")) if launch.stdin else DEVNULL
-            process = await asyncio.create_subprocess_exec(
-                *launch.argv,
-                stdin=stdin,
-                stdout=PIPE,
-                stderr=STDOUT,
-                cwd=self.spec.folder,
-                env=environment,
-                start_new_session=True,
-                limit=LINE_LIMIT,
-            )
+            process = await Child.start(launch.argv, stdin, self.spec.folder, environment)
         try:
             reading = asyncio.ensure_future(self._read(process, heard))
             code = await process.wait()
@@ -142,15 +139,14 @@ class Runner:
             starved = processes.out_of_memory_kills() > killed_before
             self.end(TaskState.FAILED, exit_code=code, reason=why(code, heard, starved))
 
-    async def _read(self, process: Process, heard: Heard) -> None:
-        assert process.stdout is not None
+    async def _read(self, process: "Child", heard: Heard) -> None:
         while True:
             try:
-                line = await process.stdout.readuntil(b"\n")
+                line = await process.output.readuntil(b"\n")
             except asyncio.IncompleteReadError as exc:
                 line = exc.partial
             except asyncio.LimitOverrunError as exc:
-                await process.stdout.readexactly(exc.consumed)
+                await process.output.readexactly(exc.consumed)
                 self.log.write("[A line of more than 16 MiB is left out.]\n")
                 continue
             if not line:
@@ -158,7 +154,7 @@ class Runner:
             self.log.write(heard.line(line))
             self.heard(heard)
 
-    async def _end_processes(self, process: Process) -> None:
+    async def _end_processes(self, process: "Child") -> None:
         """The whole group, and whatever has left it: politely, then not."""
         processes.signal_all(process.pid, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
@@ -168,6 +164,47 @@ class Runner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
                 await process.wait()
+
+
+class Child:
+    """An agent's process. ``wait`` is for its end alone: asyncio's own also waits for whoever still has its output."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", output: asyncio.StreamReader) -> None:
+        self.pid = process.pid
+        self.output = output
+        self._process = process
+        self._ended = asyncio.Event()
+
+    @classmethod
+    async def start(cls, argv: Sequence[str], stdin: IO[bytes] | int, cwd: str, env: Mapping[str, str]) -> "Child":
+        loop = asyncio.get_running_loop()
+        process = subprocess.Popen(  # noqa: ASYNC220 - it begins in milliseconds, and nothing else waits here
+            argv,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+        output = asyncio.StreamReader(limit=LINE_LIMIT)
+        assert process.stdout is not None
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), process.stdout)
+        child = cls(process, output)
+        handle = os.pidfd_open(process.pid)
+
+        def ended() -> None:
+            loop.remove_reader(handle)
+            os.close(handle)
+            child._ended.set()
+
+        loop.add_reader(handle, ended)
+        return child
+
+    async def wait(self) -> int:
+        """Its exit code; negative where a signal ended it."""
+        await self._ended.wait()
+        return self._process.wait()
 
 
 def why(code: int, heard: Heard, starved: bool) -> str:
@@ -183,11 +220,7 @@ def why(code: int, heard: Heard, starved: bool) -> str:
     return f"The agent ended with exit code {code}" + (f": {said}" if said else ".")
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def main(folder: str) -> None:
+    """Run the task of that folder to its end."""
     processes.adopt_orphans()
-    asyncio.run(Runner(folder).run())
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(Runner(Path(folder)).run())

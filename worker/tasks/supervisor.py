@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,15 +19,17 @@ import msgspec
 from protocol.tasks import ENDED, TaskState
 from protocol.worker import (
     CancelTask,
+    Done,
     ForgetTask,
     ReadOutcome,
     ReadTaskLog,
+    Request,
     StartTask,
     TaskLog,
     TaskOutcome,
     TaskSeen,
 )
-from worker.ports import UNNUMBERED, RequestRefused
+from worker.ports import UNNUMBERED, Handler, RequestRefused, Told
 from worker.tasks import agents, outcome, processes, record
 from worker.tasks.record import State
 from worker.tasks.server import Server
@@ -38,31 +40,38 @@ LOOK_SECONDS: Final = 0.1
 """How often the state of a task under way is looked at; nothing is looked at while there is none."""
 
 READY_SECONDS: Final = 90.0
+SERVER_PATIENCE: Final = 20.0
+"""Until OpenCode's server starts by itself: a workspace that has just started has better things to do."""
+
 LOG_PIECE: Final = 1 << 20
 KEPT: Final = 200
 """Tasks that have ended whose logs are kept."""
 
 _ID: Final = re.compile(r"^t-[0-9a-z]{12}$")
 
-Told = Callable[[TaskSeen], None]
-
 
 class Tasks:
-    """The tasks of one home folder. All calls are made on the event loop."""
+    """The tasks of one home folder, as a part of the worker (:class:`worker.ports.Part`)."""
 
-    def __init__(self, folder: Path, project: Path, server: Server, python: Sequence[str]) -> None:
-        """``python`` is how this very Python is started."""
+    def __init__(self, folder: Path, project: Path, server: Server, runner: Sequence[str]) -> None:
+        """``runner`` is the command of :mod:`worker.tasks.runner`, to which a task's folder is added."""
         self._folder = folder
         self._project = project
         self._server = server
-        self._python = python
+        self._runner = runner
         self._seen: dict[str, TaskSeen] = {}
         self._news = asyncio.Event()
         self._starting: set[str] = set()
         self._runners: dict[str, subprocess.Popen[bytes]] = {}
+        self._looked = asyncio.Event()
 
     async def run(self, told: Told) -> None:
         """Look at what goes on, for ever; everything that is not forgotten is told at first."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._server.run(patience=SERVER_PATIENCE))
+            tasks.create_task(self._watch(told))
+
+    async def _watch(self, told: Told) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
             self._news.clear()
@@ -70,9 +79,20 @@ class Tasks:
             for folder in sorted(self._folder.iterdir()):
                 if _ID.fullmatch(folder.name) and folder.name not in self._starting:
                     busy |= self._look(folder, told)
+            self._looked.set()
+            busy |= self._reap()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS if busy else None):
                     await self._news.wait()
+
+    def _reap(self) -> bool:
+        """Let go of the runners that have ended, and were looked at since. True where others go on."""
+        ended = [id_ for id_, runner in self._runners.items() if runner.poll() is not None]
+        for id_ in ended:
+            seen = self._seen.get(id_)
+            if seen is None or seen.state in ENDED:
+                del self._runners[id_]
+        return bool(self._runners)
 
     def _look(self, folder: Path, told: Told) -> bool:
         """Tell what is new of one task. True while it goes on."""
@@ -100,17 +120,29 @@ class Tasks:
             told(seen)
         return seen.state not in ENDED
 
-    def seen(self) -> list[TaskSeen]:
+    async def looked(self) -> None:
+        await self._looked.wait()
+
+    def seen(self) -> Sequence[TaskSeen]:
         """Every task that is not forgotten, as it is."""
         return list(self._seen.values())
 
-    async def start(self, request: StartTask) -> None:
+    def handlers(self) -> Mapping[type[Request], Handler]:
+        return {
+            StartTask: self.start,
+            CancelTask: self.cancel,
+            ForgetTask: self.forget,
+            ReadTaskLog: self.read_log,
+            ReadOutcome: self.outcome,
+        }
+
+    async def start(self, request: StartTask) -> Done:
         """Begin it; asked for twice, it begins once. RequestRefused where it cannot."""
         if not _ID.fullmatch(request.id):
             raise RequestRefused(f"{request.id!r} is no task.")
         folder = self._folder / request.id
         if request.id in self._starting or folder.exists():
-            return
+            return Done()
         self._starting.add(request.id)
         try:
             await self._start(folder, request)
@@ -120,6 +152,7 @@ class Tasks:
         finally:
             self._starting.discard(request.id)
             self._news.set()
+        return Done()
 
     async def _start(self, folder: Path, request: StartTask) -> None:
         environment = processes.session_environment(str(Path.home()))
@@ -144,7 +177,7 @@ class Tasks:
         record.write(folder / record.TASK, msgspec.json.encode(spec))
         with (folder / "runner.log").open("ab") as errors:
             return subprocess.Popen(
-                [*self._python, "-m", "worker.tasks.runner", str(folder)],
+                [*self._runner, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -166,21 +199,22 @@ class Tasks:
         for folder in sorted(told, key=lambda each: each.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def cancel(self, request: CancelTask) -> None:
+    async def cancel(self, request: CancelTask) -> Done:
         """End it; ``told`` hears of the end."""
         state = record.read_state(self._must_exist(request.id))
         if state is not None and state.state not in ENDED and processes.started(state.pid) == state.pid_started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state.pid, signal.SIGTERM)
         self._news.set()
+        return Done()
 
-    def forget(self, request: ForgetTask) -> None:
+    async def forget(self, request: ForgetTask) -> Done:
         """Its end need not be told of any more."""
         with contextlib.suppress(OSError, RequestRefused):
             (self._must_exist(request.id) / record.TOLD).touch()
-        if (runner := self._runners.pop(request.id, None)) is not None:
-            runner.poll()
         self._seen.pop(request.id, None)
+        self._news.set()
+        return Done()
 
     async def read_log(self, request: ReadTaskLog) -> TaskLog:
         """A piece of its log."""
