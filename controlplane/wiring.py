@@ -15,6 +15,7 @@ import msgspec
 from controlplane.adapters.docker_engine import DockerEngine
 from controlplane.adapters.machine import LocalMachine
 from controlplane.adapters.tailnet import make_tailnet
+from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.app import Services, create_app, listener
 from controlplane.auth.service import GatewayResolver, Remembered, TcpResolver, Tokens
 from controlplane.auth.store import load_token
@@ -35,7 +36,11 @@ from controlplane.gateway.spec import GatewaySettings
 from controlplane.gateway.store import Store as GatewayStore
 from controlplane.images.service import BuiltImage, Report, build_images
 from controlplane.logs.service import Logs
-from controlplane.ports import Engine, Machine, Tailnet
+from controlplane.ports import Engine, Machine, Tailnet, Workers
+from controlplane.sessions.changes import Changes
+from controlplane.sessions.database import SessionsDatabase
+from controlplane.sessions.follower import Follower
+from controlplane.sessions.service import Sessions
 from controlplane.settings import Loaded, Settings, load
 from controlplane.system.metrics import Metrics
 from controlplane.system.requests import Requests
@@ -51,6 +56,9 @@ from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
 from controlplane.workspaces.reconciler import Reconciler
 from controlplane.workspaces.service import Workspaces
 from controlplane.workspaces.sidecars import Sidecars
+from controlplane.workers.delivery import Delivery
+from controlplane.workers.secrets import WorkerSecrets
+from controlplane.workers.service import WorkerService
 from controlplane.workspaces.spec import PodSettings
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.store import Store
@@ -64,6 +72,8 @@ OWNERS_SECONDS = 3.0
 
 class Outside(msgspec.Struct, frozen=True):
     """The outside systems of a control plane; tests and `make dev` give fakes."""
+from protocol.version import VERSION
+from protocol.workspaces import Workspace
 
     engine: Engine
     tailnet: Tailnet
@@ -76,7 +86,9 @@ def real(loaded: Loaded) -> Outside:
     engine = DockerEngine()
     machine = LocalMachine(loaded.folder / "ssh", authorized=settings.ssh.authorized_keys, dns=settings.network.dns)
     machine.ensure_ssh_key()
-    return Outside(engine=engine, tailnet=make_tailnet(settings, loaded.folder, engine, machine), machine=machine)
+    tailnet = make_tailnet(settings, loaded.folder, engine, machine)
+    return Outside(engine=engine, tailnet=tailnet, machine=machine, workers=WebSocketWorkers(VERSION))
+    workers: Workers
 
 
 @contextlib.contextmanager
@@ -136,8 +148,19 @@ class Core:
         sidecar_image = f"perry/sidecar:{settings.image_tag}"
         secrets = Secrets(loaded.folder / "secrets")
         self.credentials = Credentials(
+            files=lambda name: self.workers.files(name),
             outside.engine,
             secrets=secrets,
+        self.workers = WorkerService(
+            outside.engine,
+            workers=outside.workers,
+            secrets=WorkerSecrets(loaded.folder / "worker.key"),
+            delivery=Delivery(outside.engine, f"perry/worker:{settings.image_tag}", loaded.folder / "worker"),
+            address=lambda name: _address(outside.engine, pods.names(name).sandbox),
+            container=lambda name: pods.names(name).workspace,
+            changed=lambda name: self.workspaces.changed(name),
+        )
+        self.fleet = self.workers.fleet
             home=home_of(environ),
             settings=lambda: load(loaded.folder, environ).settings,
             workspaces=lambda: self.workspaces,
@@ -177,9 +200,11 @@ class Core:
             followed=self.sidecars,
             checkout=checkout,
             starter=starter,
-            announcer=self.bus,
+            workers=self.workers,
+            announcer=_Everybody(self.bus, self.workers),
             jobs=self.jobs,
             checkpoint=checkpoint,
+            workers=self.workers,
         )
         self._host_rules = HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image)
         self.reconciler = Reconciler(
@@ -339,6 +364,7 @@ class Core:
     async def _end_on_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
+                self.fleet.run_in(tasks)
                 log.info("ending, on signal %s", signal.Signals(number).name)
                 self.stop.set()
                 return
@@ -421,3 +447,27 @@ def _reachable(bind: str) -> str:
 def _own_name(host: str) -> tuple[str, ...]:
     """The address that is listened on, as a host that requests may name, unless it stands for all."""
     return () if host in ("0.0.0.0", "::") else (host,)
+class _Everybody:
+    """Tells each of them what becomes of workspaces, in this order."""
+
+    def __init__(self, *announcers: Announcer) -> None:
+        self._announcers = announcers
+
+    def workspace_changed(self, workspace: Workspace) -> None:
+        for each in self._announcers:
+            each.workspace_changed(workspace)
+
+    def workspace_deleted(self, name: str) -> None:
+        for each in self._announcers:
+            each.workspace_deleted(name)
+
+
+async def _address(engine: Engine, sandbox: str) -> str | None:
+    """The pod's address on its own bridge, where only this machine reaches its worker."""
+    try:
+        present = await engine.inspect(sandbox)
+    except EngineError:
+        return None
+    return None if present is None else present.address
+
+

@@ -34,13 +34,16 @@ class Pods:
         instance: str,
         prefix: str,
         known_hosts: Sequence[str] = (),
+        files: Callable[[str], Sequence[File]] = lambda name: (),
         checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
+        """``files`` is what a workspace's container is given besides keys and certificates, before each start."""
         self._engine = engine
         self._machine = machine
         self._instance = instance
         self._prefix = prefix
         self._known_hosts = known_hosts
+        self._files = files
         self._checkpoint = checkpoint
 
     def names(self, name: str) -> Names:
@@ -140,18 +143,19 @@ class Pods:
 
     async def _create_workspace(self, pod: PodSpec, sandbox: str) -> None:
         await self._ensure_joined(pod.workspace, sandbox)
-        await self._engine.put_files(pod.names.workspace, self._workspace_files())
+        await self._engine.put_files(pod.names.workspace, self._workspace_files(pod.names.name))
 
-    def _workspace_files(self) -> list[File]:
+    def _workspace_files(self, name: str) -> list[File]:
         keys = "".join(f"{key}\n" for key in self._machine.authorized_keys())
         hosts = "".join(f"{line}\n" for line in self._known_hosts)
         return [
             File(path=specs.AUTHORIZED_KEYS_FILE, content=keys.encode()),
             File(path=specs.KNOWN_HOSTS_FILE, content=hosts.encode()),
             *(
-                File(path=f"{specs.CA_FOLDER}/{Path(name).name}", content=pem)
-                for name, pem in self._machine.added_ca_certificates().items()
+                File(path=f"{specs.CA_FOLDER}/{Path(file).name}", content=pem)
+                for file, pem in self._machine.added_ca_certificates().items()
             ),
+            *self._files(name),
         ]
 
     async def put_auth_key(self, name: str, secret: str) -> None:

@@ -22,7 +22,7 @@ from controlplane.errors import (
     TailnetError,
     TookTooLong,
 )
-from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Node, Tailnet, is_node_of
+from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Node, Tailnet, WorkerKeeper, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import listening, log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
@@ -90,6 +90,7 @@ class Workspaces:
         self._settings = settings
         self._engine = engine
         self._tailnet = tailnet
+        workers: WorkerKeeper,
         self._machine = machine
         self._store = store
         self._pods = pods
@@ -104,6 +105,7 @@ class Workspaces:
         self._looks = self._newest_look = 0
         self.nodes = Nodes(tailnet)
         self._reserving = anyio.Lock()
+        self._workers = workers
 
     # --- reading
 
@@ -173,6 +175,7 @@ class Workspaces:
         if self._store.get(wanted.name) is not None:
             raise Conflict(f"A workspace named {wanted.name!r} exists already; `perry start {wanted.name}` starts it.")
         return await self.start(wanted)
+            worker=self._workers.shown(record.name),
 
     async def start(self, wanted: StartWorkspace) -> Workspace:
         """Create what is missing and start it. With ``wait``, returns when it runs; StepFailed where a step failed.

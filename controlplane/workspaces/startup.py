@@ -22,7 +22,7 @@ from controlplane.errors import (
     TailnetNameTaken,
     TookTooLong,
 )
-from controlplane.ports import Engine, Machine, Provisions, Tailnet, is_node_of
+from controlplane.ports import ContainerState, Engine, Machine, Provisions, Tailnet, WorkerKeeper, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import spec as specs
 from controlplane.workspaces import state
@@ -63,6 +63,7 @@ class Starter:
         cloner: Cloner,
         keys: Keys,
         provisions: Provisions,
+        workers: WorkerKeeper,
         pod_settings: Callable[[], Awaitable[PodSettings]],
         settings: Settings,
         ssh_address: str,
@@ -80,6 +81,7 @@ class Starter:
         self._cloner = cloner
         self._keys = keys
         self._provisions = provisions
+        self._workers = workers
         self._pod_settings = pod_settings
         self._settings = settings
         self._ssh_address = ssh_address
@@ -165,12 +167,13 @@ class Starter:
                 )
             self._checkpoint("sidecar started")
         async with self._step(name, StepId.WORKSPACE):
-            await self._pods.start_joined(pod.names.workspace, sandbox)
+            workspace = await self._pods.start_joined(pod.names.workspace, sandbox)
             self._checkpoint("workspace started")
         greeting = Greeting()
         async with _first_error(), anyio.create_task_group() as tasks:
             tasks.start_soon(self._fill, name, pod, greeting, failures)
             tasks.start_soon(self._join, name, failures)
+            tasks.start_soon(self._attend, name, workspace, sandbox.address, failures)
             async with self._step(name, StepId.SSH):
                 async with _first_error(), anyio.create_task_group() as listening:
                     listening.start_soon(greeting.hear, self._engine, pod.names.workspace)
@@ -267,6 +270,13 @@ class Starter:
                 ran = await self._provisions.prepare(container, name, progress)
             if not ran:
                 self._report(name, StepId.SCRIPTS, StepStatus.SKIPPED, None, None)
+        except PerryError as exc:
+            failures.append(exc.message)
+
+    async def _attend(self, name: str, workspace: ContainerState, address: str | None, failures: list[str]) -> None:
+        try:
+            async with self._step(name, StepId.WORKER):
+                await self._workers.attend(name, workspace, address)
         except PerryError as exc:
             failures.append(exc.message)
 

@@ -119,6 +119,7 @@ class StepId(StrEnum):
     CREDENTIALS = "credentials"
     CLONE = "clone"
     SCRIPTS = "scripts"
+    WORKER = "worker"
     TAILNET = "tailnet"
 
 
@@ -133,6 +134,7 @@ TITLES = {
     StepId.CREDENTIALS: "Bring credentials and settings",
     StepId.CLONE: "Clone the repository",
     StepId.SCRIPTS: "Run dotfiles and scripts",
+    StepId.WORKER: "Start the worker",
     StepId.TAILNET: "Wait until the tailnet knows its name",
 }
 

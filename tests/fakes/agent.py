@@ -8,18 +8,23 @@ Commands in its workspaces run on this machine.
 
 import os
 import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from controlplane import wiring
 from controlplane.credentials.receiver import OWN_FOLDER
+from controlplane.ports import WorkerLink
 from controlplane.settings import load
 from controlplane.system import logs
 from controlplane.wiring import Outside
+from controlplane.workers.delivery import WORKER_LABEL
+from protocol.version import VERSION
 from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.processes import FakeProcesses
 from tests.fakes.tailnet import FakeTailnet
+from tests.fakes.worker import FakeWorker, FakeWorkers
 
 FOLDER = Path(__file__).parents[2] / ".build" / "dev"
 
@@ -31,7 +36,23 @@ def fakes(folder: Path) -> Outside:
     (home / OWN_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
     engine.processes = FakeProcesses(home)
     FakePods(engine, tailnet)
-    return Outside(engine=engine, tailnet=tailnet, machine=FakeMachine())
+    engine.images.add("perry/worker:latest")
+    for image in ("perry/worker:latest", "perry/workspace-base:latest"):
+        engine.image_labels[image] = {WORKER_LABEL: VERSION}
+    return Outside(engine=engine, tailnet=tailnet, machine=FakeMachine(), workers=AnyWorkers())
+
+
+class AnyWorkers:
+    """A worker at each address that is asked for, which takes any secret."""
+
+    def __init__(self) -> None:
+        self._there = FakeWorkers()
+
+    def dial(
+        self, address: str, secret: str, *, epoch: str | None = None, after: int | None = None
+    ) -> AbstractAsyncContextManager[WorkerLink]:
+        worker = self._there.workers.setdefault(address, FakeWorker())
+        return self._there.dial(address, worker.secret, epoch=epoch, after=after)
 
 
 def main() -> None:

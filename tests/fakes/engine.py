@@ -35,11 +35,22 @@ Command = Callable[["FakeContainer", Sequence[str], bytes], Awaitable[ExecOutput
 class FakeContainer:
     """A container that runs nothing. What it would print to stdout is in ``lines``."""
 
-    def __init__(self, identity: str, spec: ContainerSpec, network_of: str | None, created: datetime) -> None:
+    def __init__(
+        self,
+        identity: str,
+        spec: ContainerSpec,
+        network_of: str | None,
+        created: datetime,
+        *,
+        address: str | None = None,
+        image_labels: Mapping[str, str] | None = None,
+    ) -> None:
         self.id = identity
         self.spec = spec
         self.network_of = network_of
         self.created = created
+        self._address = address
+        self._image_labels = image_labels or {}
         self.started: datetime | None = None
         self.running = False
         self.paused = False
@@ -64,11 +75,12 @@ class FakeContainer:
             id=self.id,
             name=self.spec.name,
             image=self.spec.image,
-            labels=self.spec.labels,
+            labels={**self._image_labels, **self.spec.labels},
             running=self.running,
             status=self._status(),
             created=self.created,
             started=self.started,
+            address=self._address if self.running else None,
             network_of=self.network_of,
         )
 
@@ -209,12 +221,25 @@ class FakeEngine:
             if not folder.is_dir():
                 raise EngineError(f"Docker could not create container {spec.name}: {folder} does not exist.")
         network_of = None if spec.network_of is None else self._get(spec.network_of).id
-        container = FakeContainer(f"{next(self._ids):064x}", spec, network_of, self._now())
+        container = FakeContainer(
+            f"{next(self._ids):064x}",
+            spec,
+            network_of,
+            self._now(),
+            address=self._free_address(spec.network),
+            image_labels=self.image_labels.get(spec.image),
+        )
         self.by_name[spec.name] = container
         for mount in spec.volumes:
             if not mount.volume.startswith("/"):
                 self.volume_labels.setdefault(mount.volume, {})
         return container.id
+
+    def _free_address(self, network: str | None) -> str | None:
+        """The second of the network's addresses: each has one container here."""
+        if network is None or network not in self.network_specs:
+            return None
+        return str(ipaddress.ip_network(self.network_specs[network].subnet)[2])
 
     async def start(self, container: str) -> None:
         self._check()

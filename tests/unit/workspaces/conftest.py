@@ -26,6 +26,7 @@ from tests.fakes.machine import FakeMachine
 from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.provisions import FakeProvisions
 from tests.fakes.tailnet import FakeTailnet
+from tests.fakes.worker_keeper import FakeWorkerKeeper
 
 
 class Heard:
@@ -65,6 +66,7 @@ class Agent:
         self.uploads = NoUploads()
         self.provisions = FakeProvisions()
         self.checkpoint: Callable[[str], None] = lambda name: None
+        self.worker_keeper = FakeWorkerKeeper()
         self.pods = FakePods(self.engine, self.tailnet)
         self.settings = Settings()
         self._opened: list[Database] = []
@@ -90,6 +92,7 @@ class Agent:
         keys = Keys(self.tailnet, store, lambda name: self.checkpoint(name))
         starter = Starter(
             engine=self.engine,
+            files=self.worker_keeper.files,
             tailnet=self.tailnet,
             machine=self.machine,
             store=store,
@@ -114,6 +117,7 @@ class Agent:
             checkpoint=lambda name: self.checkpoint(name),
         )
         workspaces = Workspaces(
+            workers=self.worker_keeper,
             settings=self.settings,
             engine=self.engine,
             tailnet=self.tailnet,
@@ -131,6 +135,7 @@ class Agent:
         self.reconciler = Reconciler(
             engine=self.engine,
             tailnet=self.tailnet,
+            workers=self.worker_keeper,
             store=store,
             pods=pods,
             followed=sidecars,
