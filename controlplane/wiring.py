@@ -47,6 +47,9 @@ from controlplane.system.requests import Requests
 from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
+from controlplane.workers.delivery import Delivery
+from controlplane.workers.secrets import WorkerSecrets
+from controlplane.workers.service import WorkerService
 from controlplane.workspaces.checkout import Checkout
 from controlplane.workspaces.cloning import Cloner
 from controlplane.workspaces.host_rules import HostRules
@@ -56,13 +59,12 @@ from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
 from controlplane.workspaces.reconciler import Reconciler
 from controlplane.workspaces.service import Workspaces
 from controlplane.workspaces.sidecars import Sidecars
-from controlplane.workers.delivery import Delivery
-from controlplane.workers.secrets import WorkerSecrets
-from controlplane.workers.service import WorkerService
 from controlplane.workspaces.spec import PodSettings
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.store import Store
 from controlplane.workspaces.uploads import UploadFolder
+from protocol.version import VERSION
+from protocol.workspaces import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +74,11 @@ OWNERS_SECONDS = 3.0
 
 class Outside(msgspec.Struct, frozen=True):
     """The outside systems of a control plane; tests and `make dev` give fakes."""
-from protocol.version import VERSION
-from protocol.workspaces import Workspace
 
     engine: Engine
     tailnet: Tailnet
     machine: Machine
+    workers: Workers
 
 
 def real(loaded: Loaded) -> Outside:
@@ -88,7 +89,6 @@ def real(loaded: Loaded) -> Outside:
     machine.ensure_ssh_key()
     tailnet = make_tailnet(settings, loaded.folder, engine, machine)
     return Outside(engine=engine, tailnet=tailnet, machine=machine, workers=WebSocketWorkers(VERSION))
-    workers: Workers
 
 
 @contextlib.contextmanager
@@ -139,18 +139,9 @@ class Core:
             instance=settings.instance,
             prefix=settings.workspace_prefix,
             known_hosts=settings.ssh.known_hosts,
+            files=lambda name: self.workers.files(name),
             checkpoint=checkpoint,
         )
-        self.sidecars = Sidecars(outside.engine, lambda name: self.workspaces.changed(name))
-        self.jobs = Jobs()
-        keys = Keys(outside.tailnet, store, checkpoint)
-        checkout = Checkout(outside.engine, self.uploads)
-        sidecar_image = f"perry/sidecar:{settings.image_tag}"
-        secrets = Secrets(loaded.folder / "secrets")
-        self.credentials = Credentials(
-            files=lambda name: self.workers.files(name),
-            outside.engine,
-            secrets=secrets,
         self.workers = WorkerService(
             outside.engine,
             workers=outside.workers,
@@ -161,6 +152,15 @@ class Core:
             changed=lambda name: self.workspaces.changed(name),
         )
         self.fleet = self.workers.fleet
+        self.sidecars = Sidecars(outside.engine, lambda name: self.workspaces.changed(name))
+        self.jobs = Jobs()
+        keys = Keys(outside.tailnet, store, checkpoint)
+        checkout = Checkout(outside.engine, self.uploads)
+        sidecar_image = f"perry/sidecar:{settings.image_tag}"
+        secrets = Secrets(loaded.folder / "secrets")
+        self.credentials = Credentials(
+            outside.engine,
+            secrets=secrets,
             home=home_of(environ),
             settings=lambda: load(loaded.folder, environ).settings,
             workspaces=lambda: self.workspaces,
@@ -183,6 +183,7 @@ class Core:
             ),
             keys=keys,
             provisions=self.credentials,
+            workers=self.workers,
             pod_settings=lambda: pod_settings(settings, outside, sidecar_image),
             settings=settings,
             ssh_address=_reachable(settings.ssh.bind),
@@ -204,7 +205,6 @@ class Core:
             announcer=_Everybody(self.bus, self.workers),
             jobs=self.jobs,
             checkpoint=checkpoint,
-            workers=self.workers,
         )
         self._host_rules = HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image)
         self.reconciler = Reconciler(
@@ -339,6 +339,7 @@ class Core:
             async with anyio.create_task_group() as tasks:
                 self.jobs.run_in(tasks)
                 self.sidecars.run_in(tasks)
+                self.fleet.run_in(tasks)
                 self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
@@ -364,7 +365,6 @@ class Core:
     async def _end_on_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                self.fleet.run_in(tasks)
                 log.info("ending, on signal %s", signal.Signals(number).name)
                 self.stop.set()
                 return
@@ -432,21 +432,6 @@ async def pod_settings(settings: Settings, outside: Outside, sidecar_image: str)
     )
 
 
-class _NoWakes:
-    """Until wakes are passed on."""
-
-    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
-        raise NotYet("This Perry does not pass on wakes yet; send them to your assistant's own gateway.")
-
-
-def _reachable(bind: str) -> str:
-    """An address at which this machine reaches what is bound there."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
-
-
-def _own_name(host: str) -> tuple[str, ...]:
-    """The address that is listened on, as a host that requests may name, unless it stands for all."""
-    return () if host in ("0.0.0.0", "::") else (host,)
 class _Everybody:
     """Tells each of them what becomes of workspaces, in this order."""
 
@@ -471,3 +456,18 @@ async def _address(engine: Engine, sandbox: str) -> str | None:
     return None if present is None else present.address
 
 
+class _NoWakes:
+    """Until wakes are passed on."""
+
+    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
+        raise NotYet("This Perry does not pass on wakes yet; send them to your assistant's own gateway.")
+
+
+def _reachable(bind: str) -> str:
+    """An address at which this machine reaches what is bound there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+
+
+def _own_name(host: str) -> tuple[str, ...]:
+    """The address that is listened on, as a host that requests may name, unless it stands for all."""
+    return () if host in ("0.0.0.0", "::") else (host,)

@@ -83,6 +83,7 @@ class Workspaces:
         followed: sidecars.Sidecars,
         checkout: Checkout,
         starter: Starter,
+        workers: WorkerKeeper,
         announcer: Announcer,
         jobs: Jobs,
         checkpoint: Checkpoint,
@@ -90,13 +91,13 @@ class Workspaces:
         self._settings = settings
         self._engine = engine
         self._tailnet = tailnet
-        workers: WorkerKeeper,
         self._machine = machine
         self._store = store
         self._pods = pods
         self._sidecars = followed
         self._checkout = checkout
         self._starter = starter
+        self._workers = workers
         self._announcer = announcer
         self._checkpoint = checkpoint
         self._jobs = jobs
@@ -105,7 +106,6 @@ class Workspaces:
         self._looks = self._newest_look = 0
         self.nodes = Nodes(tailnet)
         self._reserving = anyio.Lock()
-        self._workers = workers
 
     # --- reading
 
@@ -166,6 +166,7 @@ class Workspaces:
             error=record.error,
             deleting=True if record.desired is Desired.DELETED else None,
             work=self._progress.of(record.name),
+            worker=self._workers.shown(record.name),
         )
 
     # --- starting
@@ -175,7 +176,6 @@ class Workspaces:
         if self._store.get(wanted.name) is not None:
             raise Conflict(f"A workspace named {wanted.name!r} exists already; `perry start {wanted.name}` starts it.")
         return await self.start(wanted)
-            worker=self._workers.shown(record.name),
 
     async def start(self, wanted: StartWorkspace) -> Workspace:
         """Create what is missing and start it. With ``wait``, returns when it runs; StepFailed where a step failed.

@@ -25,8 +25,8 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.provisions import FakeProvisions
-from tests.fakes.tailnet import FakeTailnet
 from tests.fakes.worker_keeper import FakeWorkerKeeper
+from tests.fakes.tailnet import FakeTailnet
 
 
 class Heard:
@@ -65,8 +65,8 @@ class Agent:
         self.heard = Heard()
         self.uploads = NoUploads()
         self.provisions = FakeProvisions()
-        self.checkpoint: Callable[[str], None] = lambda name: None
         self.worker_keeper = FakeWorkerKeeper()
+        self.checkpoint: Callable[[str], None] = lambda name: None
         self.pods = FakePods(self.engine, self.tailnet)
         self.settings = Settings()
         self._opened: list[Database] = []
@@ -84,6 +84,7 @@ class Agent:
             self.machine,
             instance=self.settings.instance,
             prefix=self.settings.workspace_prefix,
+            files=self.worker_keeper.files,
             checkpoint=lambda name: self.checkpoint(name),
         )
         sidecars = Sidecars(self.engine, lambda name: workspaces.changed(name))
@@ -92,7 +93,6 @@ class Agent:
         keys = Keys(self.tailnet, store, lambda name: self.checkpoint(name))
         starter = Starter(
             engine=self.engine,
-            files=self.worker_keeper.files,
             tailnet=self.tailnet,
             machine=self.machine,
             store=store,
@@ -109,6 +109,7 @@ class Agent:
             ),
             keys=keys,
             provisions=self.provisions,
+            workers=self.worker_keeper,
             pod_settings=self.pod_settings,
             settings=self.settings,
             ssh_address="127.0.0.1",
@@ -117,7 +118,6 @@ class Agent:
             checkpoint=lambda name: self.checkpoint(name),
         )
         workspaces = Workspaces(
-            workers=self.worker_keeper,
             settings=self.settings,
             engine=self.engine,
             tailnet=self.tailnet,
@@ -127,6 +127,7 @@ class Agent:
             followed=sidecars,
             checkout=checkout,
             starter=starter,
+            workers=self.worker_keeper,
             announcer=self.heard,
             jobs=jobs,
             checkpoint=lambda name: self.checkpoint(name),
@@ -135,7 +136,6 @@ class Agent:
         self.reconciler = Reconciler(
             engine=self.engine,
             tailnet=self.tailnet,
-            workers=self.worker_keeper,
             store=store,
             pods=pods,
             followed=sidecars,
