@@ -57,7 +57,7 @@ from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
 from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
 from controlplane.workspaces.reconciler import Reconciler
-from controlplane.workspaces.service import Workspaces
+from controlplane.workspaces.service import Announcer, Workspaces
 from controlplane.workspaces.sidecars import Sidecars
 from controlplane.workspaces.spec import PodSettings
 from controlplane.workspaces.startup import Starter
