@@ -22,6 +22,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ports": ("cli.commands.ports", "Show what listens in a workspace, and how to reach it."),
     "proxy": ("cli.commands.proxy", "Bring TCP ports of a workspace to this device."),
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
+    "dispatch": ("cli.commands.dispatch", "Give the coding agent of a workspace a task, and leave."),
+    "tasks": ("cli.commands.tasks", "See what became of tasks: logs, results, waiting for them."),
     "sync": ("cli.commands.sync", "Bring credentials and settings into workspaces that run."),
     "secrets": ("cli.commands.secrets", "Keep secrets for workspaces."),
     "cron": ("cli.commands.cron", "Wake your assistant at a time, at intervals, or by the calendar."),
