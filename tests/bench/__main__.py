@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench import cron as cron_jobs
 from tests.bench import floors
 from tests.bench.measure import Figure, figure, line, take_turns
 from tests.e2e.system import Device, System, docker, eventually, running
@@ -159,7 +160,17 @@ def cli(bench: Bench) -> list[Figure]:
     return [figure("perry list, wall time", "s", ours, theirs, most=1.5)]
 
 
-COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {"cli": cli, "start": start, "traffic": traffic, "ten": ten}
+def cron(_: Bench) -> list[Figure]:
+    return cron_jobs.measured()
+
+
+COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
+    "cli": cli,
+    "start": start,
+    "traffic": traffic,
+    "ten": ten,
+    "cron": cron,
+}
 
 
 def main() -> int:

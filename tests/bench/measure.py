@@ -7,7 +7,10 @@ import msgspec
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One line of the report. ``ratio`` is candidate over floor, of medians; ``met`` whether it kept to the goal."""
+    """One line of the report. ``ratio`` is candidate over floor, of medians; ``met`` whether it kept to the goal.
+
+    Where there is nothing to compare with, ``floor`` is empty and the ratio is to the goal.
+    """
 
     name: str
     unit: str
@@ -57,6 +60,20 @@ def figure(
     )
 
 
+def bounded(name: str, unit: str, values: list[float], *, most: float) -> Figure:
+    """A figure with a bound of its own, beside nothing. ``most`` is the highest median that meets the goal."""
+    median = statistics.median(values)
+    return Figure(
+        name=name,
+        unit=unit,
+        candidate=[round(value, 4) for value in values],
+        floor=[],
+        ratio=round(median / most, 3),
+        goal=f"≤ {most:g} {unit}",
+        met=median <= most,
+    )
+
+
 def line(each: Figure) -> str:
     """A figure for people: medians with their spread."""
 
@@ -64,6 +81,8 @@ def line(each: Figure) -> str:
         return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
     verdict = "met" if each.met else "MISSED"
+    if not each.floor:
+        return f"{each.name:<34} {spread(each.candidate):>26} {each.unit:<7} goal {each.goal}: {verdict}"
     return (
         f"{each.name:<34} {spread(each.candidate):>26} {each.unit:<7} floor {spread(each.floor):>26}"
         f"  ratio {each.ratio:.2f}, goal {each.goal}: {verdict}"
