@@ -6,6 +6,7 @@ sent.
 
 import msgspec
 
+from protocol.tasks import Task
 from protocol.wire import Wire
 from protocol.workspaces import Workspace
 
@@ -32,7 +33,14 @@ class WorkspaceDeleted(Wire, frozen=True, tag="workspaceDeleted", tag_field="typ
     name: str
 
 
-Event = Snapshot | WorkspaceChanged | WorkspaceDeleted
+class TaskChanged(Wire, frozen=True, tag="task", tag_field="type"):
+    """A task was dispatched or has changed. No snapshot has them: ``tasks.list`` does."""
+
+    seq: int
+    task: Task
+
+
+Event = Snapshot | WorkspaceChanged | WorkspaceDeleted | TaskChanged
 
 
 class Later(msgspec.Struct, frozen=True):

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 import anyio
 import msgspec
 
-from protocol.events import Snapshot, WorkspaceChanged, WorkspaceDeleted
+from protocol.events import Snapshot, TaskChanged, WorkspaceChanged, WorkspaceDeleted
+from protocol.tasks import Task
 from protocol.workspaces import Workspace
 
 KEPT: Final = 512
@@ -44,6 +45,10 @@ class Bus:
         """A workspace is gone."""
         self._publish(name, WorkspaceDeleted(seq=self._seq + 1, name=name))
 
+    def task_changed(self, task: Task) -> None:
+        """A task was dispatched or has changed."""
+        self._publish(task.workspace, TaskChanged(seq=self._seq + 1, task=task))
+
     def subscribe(
         self,
         snapshot: Callable[[], Sequence[Workspace]],
@@ -72,7 +77,7 @@ class Bus:
         for subscription in self._subscriptions:
             subscription.ended.set()
 
-    def _publish(self, name: str, event: WorkspaceChanged | WorkspaceDeleted) -> None:
+    def _publish(self, name: str, event: WorkspaceChanged | WorkspaceDeleted | TaskChanged) -> None:
         self._seq = event.seq
         self._ring.append(_Change(name, msgspec.json.encode(event).decode()))
         for subscription in self._subscriptions:
