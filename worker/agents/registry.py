@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from worker.agents.claude import Claude
+from worker.agents.codex import Codex
+from worker.agents.opencode import OpenCode
 from worker.sessions.agent import CodingAgent
 from worker.sessions.liveness import Processes
 
@@ -11,8 +13,11 @@ from worker.sessions.liveness import Processes
 def coding_agents(home: Path, environment: Mapping[str, str], processes: Processes | None = None) -> list[CodingAgent]:
     """All of them, for one home folder. The environment counts as it does for the agents themselves."""
     processes = processes or Processes()
+    data = folder(environment, "XDG_DATA_HOME", home / ".local/share") / "opencode"
     return [
+        OpenCode(data, folder(environment, "OPENCODE_DB", data / "opencode.db"), processes),
         Claude(folder(environment, "CLAUDE_CONFIG_DIR", home / ".claude"), processes),
+        Codex(folder(environment, "CODEX_HOME", home / ".codex"), processes),
     ]
 
 

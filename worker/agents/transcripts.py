@@ -71,6 +71,10 @@ class Transcripts(ABC):
     def concerns(self, path: str) -> bool:
         return path.endswith(".jsonl") and path.startswith(f"{self.root}/")
 
+    def enters(self, folder: str, depth: int) -> bool:
+        """Whether there can be sessions in a folder, so many levels below the root. Pure."""
+        return True
+
     def look(self, paths: Collection[str] | None, known: Known) -> Looked:
         looked = Looked(everything=paths is None)
         for path in self._files(looked) if paths is None else paths:
@@ -175,7 +179,7 @@ class Transcripts(ABC):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
-                            if depth < self.depth:
+                            if depth < self.depth and self.enters(entry.path, depth):
                                 folders.append((entry.path, depth + 1))
                         elif self.concerns(entry.path):
                             yield entry.path

@@ -40,6 +40,13 @@ class Processes:
                 found.append(int(entry))
         return found
 
+    def folder_of(self, pid: int) -> str | None:
+        """The folder that a process works in; None where it is gone, or somebody else's."""
+        try:
+            return os.readlink(f"{self._proc}/{pid}/cwd")
+        except OSError:
+            return None
+
     def hold_open(self, path: str, *names: str) -> bool:
         """Whether a process of one of these names has a file open."""
         try:
