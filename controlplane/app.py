@@ -28,6 +28,9 @@ from controlplane.logs.service import Logs
 from controlplane.problems import HANDLERS
 from controlplane.procedures import Bound, Group, Procedure
 from controlplane.rpc import BODY_LIMIT, route
+from controlplane.sessions import routes as sessions
+from controlplane.sessions.changes import Changes
+from controlplane.sessions.service import Sessions
 from controlplane.settings import Loaded
 from controlplane.system import routes as system
 from controlplane.system.metrics import Metrics
@@ -42,6 +45,7 @@ from controlplane.workspaces.uploads import UploadFolder
 
 GROUPS: tuple[Group[Any], ...] = (
     workspaces.group,
+    sessions.group,
     system.agent,
     config.group,
     tailnet.group,
@@ -66,6 +70,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     logs: Logs
     credentials: Credentials
     secrets: Secrets
+    sessions: Sessions
+    session_changes: Changes
     cron: Cron
     uploads: UploadFolder
     tokens: Tokens
@@ -77,11 +83,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         self.bus.close()
         self.commands.close()
         self.logs.close()
+        self.session_changes.close()
 
     def bound(self) -> list[Bound]:
         """Every procedure with its service."""
         return [
             *workspaces.group.bind(self.workspaces),
+            *sessions.group.bind(self.sessions),
             *system.agent.bind(self.agent),
             *config.group.bind(Configuration(self.loaded)),
             *tailnet.group.bind(self.tailnet),
@@ -108,6 +116,7 @@ def create_app(services: Services) -> Litestar:
             events.route(services.bus, services.workspaces.last_seen, services.tokens),
             commands.route(services.commands, services.tokens),
             logs.route(services.logs),
+            *sessions.routes(services.sessions, services.session_changes, services.tokens),
             workspaces.upload_route(services.uploads),
             wake.wake_route(),
         ],

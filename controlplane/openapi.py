@@ -18,6 +18,7 @@ from protocol.errors import ErrorCode, WireError
 from protocol.events import Event
 from protocol.exec import ClientFrame, ServerFrame
 from protocol.health import Health, Readiness
+from protocol.sessions import SessionsFrame, Subscribe
 from protocol.version import VERSION
 from protocol.workspaces import LogLine, UnsavedWork
 
@@ -34,6 +35,8 @@ _EXTRA: tuple[Any, ...] = (
     ServerFrame,
     Health,
     Readiness,
+    SessionsFrame,
+    Subscribe,
 )
 _JSON = "application/json"
 
@@ -72,6 +75,8 @@ def document(procedures: Sequence[Procedure]) -> dict[str, Any]:
                     "4001": "Not authorised.",
                 },
             },
+            "/sessions": _sessions_socket("of all workspaces", of),
+            "/sessions/{name}": _sessions_socket("of one workspace", of),
             "/exec/{name}": {
                 "description": "One command in a workspace. A binary frame is a byte that says of which stream "
                 "(0 stdin, 1 stdout, 2 stderr), and bytes of it; text frames are as below. See docs/api.md.",
@@ -112,6 +117,21 @@ def _procedure(procedure: Procedure, of: dict[str, Any]) -> dict[str, Any]:
     if procedure.right is not Right.MANAGE:
         operation["x-right"] = procedure.right.value
     return {"post": operation}
+
+
+def _sessions_socket(which: str, of: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": f"The sessions {which}: a snapshot, then changes; and the messages of those that the client "
+        "subscribes to. Resume with ?epoch=<epoch>&after=<seq>.",
+        "send": {"anyOf": [of[_key(AuthFrame)], of[_key(Subscribe)]]},
+        "receive": of[_key(SessionsFrame)],
+        "closeCodes": {
+            "1001": "The control plane stops.",
+            "1008": "The client broke the rules.",
+            "1013": "The client was too slow; connect again.",
+            "4001": "Not authorised.",
+        },
+    }
 
 
 def _plain_paths(of: dict[str, Any]) -> dict[str, Any]:

@@ -184,10 +184,14 @@ class StopWorkspace(Wire, frozen=True):
 
 
 class DeleteWorkspace(Wire, frozen=True):
-    """Input of ``workspaces.delete``. Without ``force``, unsaved work is a CONFLICT with :class:`UnsavedWork`."""
+    """Input of ``workspaces.delete``. Without ``force``, unsaved work is a CONFLICT with :class:`UnsavedWork`.
+
+    ``keep_sessions``: what its coding agents' sessions said stays listed and readable.
+    """
 
     name: WorkspaceName
     force: bool = False
+    keep_sessions: bool = False
 
 
 class UnsavedWork(Wire, frozen=True):

@@ -16,8 +16,9 @@ from protocol.workspaces import DeleteWorkspace, UnsavedWork
 @click.command()
 @workspace_name
 @click.option("--force", "-f", is_flag=True, help="Delete it even where work would be lost, and do not ask.")
+@click.option("--keep-sessions", is_flag=True, help="Keep its coding agents' sessions, to be read and searched.")
 @as_json
-def delete(name: str, force: bool, as_json: bool) -> None:
+def delete(name: str, force: bool, keep_sessions: bool, as_json: bool) -> None:
     """Delete a workspace with all of its files (also `perry rm`, `perry remove`).
 
     Asks first where uncommitted or unpushed work would be lost. Without a terminal it refuses then, with exit code 5,
@@ -26,7 +27,7 @@ def delete(name: str, force: bool, as_json: bool) -> None:
     client = Client()
     client.check_version()
     try:
-        _delete(client, name, force)
+        _delete(client, name, force, keep_sessions)
     except Refused as exc:
         work = _unsaved(exc)
         if work is None or force:
@@ -36,7 +37,7 @@ def delete(name: str, force: bool, as_json: bool) -> None:
             raise Refused(f"{name} was not deleted; save that work, or delete it all with --force.") from exc
         if not click.confirm(f"Delete {name} and lose it?", err=True):
             raise Refused(f"{name} was not deleted.") from exc
-        _delete(client, name, True)
+        _delete(client, name, True, keep_sessions)
     ssh_config.refresh(client)
     if as_json:
         output.data({"name": name, "deleted": True})
@@ -49,10 +50,10 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _delete(client: Client, name: str, force: bool) -> None:
+def _delete(client: Client, name: str, force: bool, keep_sessions: bool) -> None:
     from cli.following import following
 
-    wanted = DeleteWorkspace(name=name, force=force)
+    wanted = DeleteWorkspace(name=name, force=force, keep_sessions=keep_sessions)
     following(client, name, "the deletion", lambda: client.call("workspaces.delete", object, wanted, seconds=None))
 
 

@@ -158,6 +158,10 @@ class Credentials:
                 continue
             log.info("brought %s changed files into %s in %s s", len(synced.brought), synced.name, synced.seconds)
 
+    def secret_values(self) -> tuple[str, ...]:
+        """What workspaces are given and nobody else may see; reads files. PerryError where the settings are wrong."""
+        return self._plan(self._settings(), "").secrets
+
     # --- inside
 
     def _plan(self, settings: Settings, name: str) -> Plan:

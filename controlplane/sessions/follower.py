@@ -63,10 +63,14 @@ class Follower:
         tasks.start_soon(self._mend)
         self._work.set()
 
-    async def end_others(self, there: Iterable[tuple[str, str]]) -> None:
-        """Let go of workspaces that were deleted while nobody followed. ``there`` are names and creations of all."""
-        attached = [(name, self._pullers[name].created) for name in self._links]
-        rows = await self._db.write(lambda db: store.end_others(db, [*there, *attached]))
+    async def end_others(self, there: Iterable[tuple[str, str]], unsure: Collection[str]) -> None:
+        """Let go of workspaces that were deleted while nobody followed. ``there`` are names and creations of all.
+
+        Those in ``unsure`` that are not among them are left alone.
+        """
+        known = {*there, *((name, self._pullers[name].created) for name in self._links)}
+        left = set(unsure) - {name for name, _ in known}
+        rows = await self._db.write(lambda db: store.end_others(db, known, left))
         await self._tell_ended(rows)
 
     # --- what the fleet tells
@@ -221,7 +225,10 @@ class Follower:
     def _current_mask(self) -> Mask:
         since, mask = self._mask
         if time.monotonic() - since > MASK_SECONDS:
-            mask = Mask(self._secrets())
+            try:
+                mask = Mask(self._secrets())
+            except PerryError as exc:
+                log.warning("secrets are masked as they were before: %s", exc)
             self._mask = time.monotonic(), mask
         return mask
 

@@ -13,7 +13,7 @@ import msgspec
 MASKED: Final = "[masked]"
 
 KNOWN_LENGTH: Final = 8
-"""Characters that a known secret has at least: what is shorter would be found in innocent words."""
+"""Characters that a known secret has at least; twice as many where none is a digit: it may be an innocent word."""
 
 _EDGE = r"(?<![A-Za-z0-9_])"
 
@@ -79,7 +79,7 @@ class Mask:
     def __init__(self, known: Iterable[str] = ()) -> None:
         pieces = {piece.strip() for value in known for piece in (value, *value.splitlines())}
         # The longest first: one may contain another.
-        self._known = sorted((piece for piece in pieces if len(piece) >= KNOWN_LENGTH), key=len, reverse=True)
+        self._known = sorted(filter(_is_known, pieces), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         """The text without its secrets."""
@@ -92,6 +92,10 @@ class Mask:
                     text = shape.pattern.sub(_keep, text)
                     break
         return text
+
+
+def _is_known(value: str) -> bool:
+    return len(value) >= (KNOWN_LENGTH if any(map(str.isdigit, value)) else 2 * KNOWN_LENGTH)
 
 
 def _keep(match: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """What is kept of sessions and their messages. Functions of a connection, to be run by :class:`SessionsDatabase`."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -69,16 +69,14 @@ def set_keep(db: sqlite3.Connection, name: str, keep: bool) -> None:
     db.execute("UPDATE workspaces SET keep = ? WHERE name = ? AND NOT deleted", (keep, name))
 
 
-def end_others(db: sqlite3.Connection, there: Iterable[tuple[str, str]]) -> list[Row]:
-    """Do what was asked for with sessions of workspaces that are gone; ``there`` are names and creations of all others.
-
-    What has changed by that, as it was before.
+def end_others(db: sqlite3.Connection, there: Collection[tuple[str, str]], left: Collection[str]) -> list[Row]:
+    """Do what was asked for with sessions of workspaces that are gone: all but those of these names and creations, and
+    those of the names in ``left``. What has changed by that, as it was before.
     """
-    known = set(there)
     gone = [
         row
         for row in db.execute("SELECT id, name, created, keep FROM workspaces WHERE NOT deleted").fetchall()
-        if (row["name"], row["created"]) not in known
+        if (row["name"], row["created"]) not in there and row["name"] not in left
     ]
     return [row for workspace_ in gone for row in _end(db, workspace_["id"], keep=bool(workspace_["keep"]))]
 

@@ -18,6 +18,7 @@ from controlplane.errors import (
     InvalidInput,
     NotFound,
     NotReady,
+    PerryError,
     StepFailed,
     TailnetError,
     TookTooLong,
@@ -68,6 +69,12 @@ class Announcer(Protocol):
     def workspace_deleted(self, name: str) -> None: ...
 
 
+class KeepSessions(Protocol):
+    """Remembers whether sessions of coding agents stay when their workspace is deleted. PerryError where it cannot."""
+
+    async def __call__(self, workspace: str, keep: bool) -> None: ...
+
+
 class Workspaces:
     """All workspaces of this control plane. Raises :mod:`controlplane.errors` only."""
 
@@ -86,6 +93,7 @@ class Workspaces:
         workers: WorkerKeeper,
         announcer: Announcer,
         jobs: Jobs,
+        keep_sessions: KeepSessions,
         checkpoint: Checkpoint,
     ) -> None:
         self._settings = settings
@@ -99,6 +107,7 @@ class Workspaces:
         self._starter = starter
         self._workers = workers
         self._announcer = announcer
+        self._keep_sessions = keep_sessions
         self._checkpoint = checkpoint
         self._jobs = jobs
         self._progress = Progress(self.changed)
@@ -369,6 +378,7 @@ class Workspaces:
         if record.desired is not Desired.DELETED:
             if not wanted.force:
                 await self._refuse_to_lose_work(record)
+            await self._keep(wanted)
             await self._jobs.end(wanted.name)
             self._store.ask(wanted.name, Desired.DELETED)
             self._checkpoint("deletion asked for")
@@ -378,6 +388,14 @@ class Workspaces:
         copies = [each.name for each in self._store.all() if each.request.source == name]
         if copies:
             raise Conflict(f"{name!r} is being copied to {copies[0]!r}; wait until that runs, or delete that first.")
+
+    async def _keep(self, wanted: DeleteWorkspace) -> None:
+        try:
+            await self._keep_sessions(wanted.name, wanted.keep_sessions)
+        except PerryError:
+            # Who wants them kept must not lose them; who does not, must still be able to delete.
+            if wanted.keep_sessions:
+                raise
 
     def delete_now(self, name: str) -> Job:
         """Begin or go on with a deletion that was asked for."""

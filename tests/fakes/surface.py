@@ -20,6 +20,10 @@ from controlplane.db import Database
 from controlplane.events.bus import Bus
 from controlplane.logs.service import Logs
 from controlplane.ports import ContainerSpec
+from controlplane.sessions.changes import Changes
+from controlplane.sessions.database import SessionsDatabase
+from controlplane.sessions.follower import Follower
+from controlplane.sessions.service import Sessions
 from controlplane.settings import load
 from controlplane.system.metrics import Metrics
 from controlplane.system.readiness import Probe
@@ -56,6 +60,10 @@ class Surface:
         database = Database.open(None)
         weakref.finalize(self, database.close)
         cron = CronStore(database)
+        sessions_database = SessionsDatabase(folder / "sessions.db")
+        weakref.finalize(self, sessions_database.close)
+        self.session_changes = Changes()
+        self.session_follower = Follower(sessions_database, self.session_changes, created=lambda name: "")
         self.services = Services(
             loaded=load(folder, {"PERRY_PORT": "7000"}),
             workspaces=self.workspaces,
@@ -75,6 +83,8 @@ class Surface:
                 workspaces=lambda: self.workspaces,
             ),
             secrets=self.secrets,
+            sessions=Sessions(sessions_database, self.session_changes, self.session_follower, self._exists),
+            session_changes=self.session_changes,
             cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),
@@ -86,6 +96,9 @@ class Surface:
         self.litestar = create_app(self.services)
         self.allowed_hosts = allowed_hosts
         self.app = self.listener(TcpResolver(self.tokens))
+
+    def _exists(self, name: str) -> bool:
+        return any(each.name == name for each in self.workspaces.last_seen())
 
     async def _docker_version(self) -> str | None:
         return "20.10.24"
@@ -111,22 +124,25 @@ class Surface:
         """A real server on a loopback port, until the block ends."""
         socket = listen("127.0.0.1", port)
         port = socket.getsockname()[1]
-        async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as following:
+            self.session_follower.run_in(following)
+            async with anyio.create_task_group() as group:
 
-            async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-                await serve(
-                    self.app,
-                    socket,
-                    requests=self.requests,
-                    stop=self.stop,
-                    before_end=self.services.end_streams,
-                    grace=grace,
-                    task_status=task_status,
-                )
+                async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+                    await serve(
+                        self.app,
+                        socket,
+                        requests=self.requests,
+                        stop=self.stop,
+                        before_end=self.services.end_streams,
+                        grace=grace,
+                        task_status=task_status,
+                    )
 
-            self.services.logs.run_in(group)
-            await group.start(run)
-            try:
-                yield port
-            finally:
-                self.stop.set()
+                self.services.logs.run_in(group)
+                await group.start(run)
+                try:
+                    yield port
+                finally:
+                    self.stop.set()
+            following.cancel_scope.cancel()

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from controlplane.db import Database
+from controlplane.errors import OutOfSpace
 from controlplane.settings import Settings
 from controlplane.workspaces.checkout import Checkout
 from controlplane.workspaces.cloning import Cloner
@@ -69,7 +70,14 @@ class Agent:
         self.checkpoint: Callable[[str], None] = lambda name: None
         self.pods = FakePods(self.engine, self.tailnet)
         self.settings = Settings()
+        self.sessions_kept: dict[str, bool] | None = {}
+        """What is to become of them; None where that cannot be written."""
         self._opened: list[Database] = []
+
+    async def keep_sessions(self, workspace: str, keep: bool) -> None:
+        if self.sessions_kept is None:
+            raise OutOfSpace("No space is left.")
+        self.sessions_kept[workspace] = keep
 
     def close(self) -> None:
         """After the last life."""
@@ -130,6 +138,7 @@ class Agent:
             workers=self.worker_keeper,
             announcer=self.heard,
             jobs=jobs,
+            keep_sessions=self.keep_sessions,
             checkpoint=lambda name: self.checkpoint(name),
         )
         self.store, self.jobs, self.sidecars, self.workspaces = store, jobs, sidecars, workspaces

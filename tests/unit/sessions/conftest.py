@@ -1,0 +1,126 @@
+"""Sessions on a fake worker: what a fleet would do, the parts behind it, and what is looked at."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from controlplane.errors import WorkerError
+from controlplane.sessions.changes import Changes
+from controlplane.sessions.database import SessionsDatabase
+from controlplane.sessions.follower import Follower
+from controlplane.sessions.service import Sessions
+from protocol.sessions import ListMessages, ListSessions, Message, SearchSessions, SessionInfo
+from tests.fakes.worker import FakeWorker
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Index:
+    """The parts, put together as wiring does, with ``workers`` by the name of their workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "sessions.db"
+        self.workers: dict[str, FakeWorker] = {}
+        self.created: dict[str, str] = {}
+        self.secrets: list[str] = []
+        self.database = SessionsDatabase(self.file)
+        self.changes = Changes()
+        self.follower = Follower(
+            self.database,
+            self.changes,
+            created=lambda name: self.created.get(name, "2026-01-01T00:00:00Z"),
+            secrets=lambda: self.secrets,
+        )
+        self.sessions = Sessions(self.database, self.changes, self.follower, lambda name: name in self.workers)
+
+    def worker(self, name: str = "alpha", *, page: int = 100) -> FakeWorker:
+        self.workers[name] = FakeWorker(page=page)
+        return self.workers[name]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follows while the block lasts; the file stays."""
+        async with anyio.create_task_group() as tasks:
+            self.follower.run_in(tasks)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+        self.database.close()
+
+    @asynccontextmanager
+    async def followed(
+        self, name: str = "alpha", epoch: str | None = None, after: int | None = None
+    ) -> AsyncIterator[None]:
+        """One stream, as the fleet holds it."""
+        link = self.workers[name].open(epoch, after)
+
+        async def listen() -> None:
+            try:
+                async for event in link.events():
+                    self.follower.told(name, event)
+            except WorkerError:
+                pass
+
+        self.follower.attached(name, link)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+                self.workers[name].close(link)
+                self.follower.detached(name)
+
+    async def all(self, **wanted: object) -> list[SessionInfo]:
+        return (await self.sessions.list_(ListSessions(subagents=True, limit=500, **wanted))).items  # type: ignore[arg-type]
+
+    async def messages(self, session_id: str, name: str = "alpha", agent: str = "claude") -> list[Message]:
+        wanted = ListMessages(workspace=name, agent=agent, session_id=session_id, limit=500)
+        return (await self.sessions.messages(wanted)).items
+
+    async def found(self, query: str, **wanted: object) -> list[tuple[str, int]]:
+        hits = await self.sessions.search(SearchSessions(query=query, **wanted))  # type: ignore[arg-type]
+        return [(hit.session.session_id, hit.ordinal) for hit in hits.items]
+
+    async def settled(self, name: str = "alpha") -> None:
+        """Until what the worker has is what is kept, and searched."""
+
+        async def same() -> bool:
+            kept = {(found.agent, found.session_id): found for found in await self.all(workspace=name)}
+            if kept.keys() != self.workers[name].sessions.keys():
+                return False
+            for key, session in self.workers[name].sessions.items():
+                if [told.id for told in await self.messages(key[1], name, key[0])] != [t.id for t in session.truth()]:
+                    return False
+                if kept[key].status != session.status:
+                    return False
+            waiting: int = await self.database.read(lambda db: db.execute("SELECT count(*) FROM pending").fetchone()[0])
+            return waiting == 0
+
+        await until(same, "what the worker has is kept")
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait, a long time if the machine is slow. The condition may be a coroutine function."""
+    with anyio.move_on_after(20):
+        while True:
+            met = condition()
+            if await met if hasattr(met, "__await__") else met:
+                return
+            await anyio.sleep(0.005)
+    raise AssertionError(f"not in time: {what}")
+
+
+@pytest.fixture
+async def index(tmp_path: Path, anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Index]:
+    monkeypatch.setattr("controlplane.sessions.follower.SETTLED_SECONDS", 0.0)
+    made = Index(tmp_path)
+    async with made.running():
+        yield made
