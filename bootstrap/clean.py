@@ -33,6 +33,7 @@ OURS = ("device", "headscale", "sidecar", "workspace-base", "worker", "base")
 DATA_OF_DOCKER = ("/var/lib/docker", "/var/lib/containerd")
 MADE_BY_THE_AGENT = ("agent.log", "lock", "token", "state.db", "state.db-wal", "state.db-shm")
 FOLDERS_OF_THE_AGENT = ("coordinator", "ssh", "uploads", "run")
+NOTHING_TO_LEAVE = 7
 LOST_WORK = 5
 """Exit code of ``perry delete`` where work would be lost."""
 
@@ -43,6 +44,7 @@ def main() -> None:
     if engine.state() is not engine.State.ABSENT and shutil.which("docker"):
         refuse_others(forced)
         delete_workspaces(forced)
+        leave_tailnet()
         stop_agent()
         remove_from_docker()
     else:
@@ -101,6 +103,14 @@ def delete_workspaces(forced: bool) -> None:
 # --- what runs
 
 
+def leave_tailnet() -> None:
+    """On a person's own tailnet the agent's node would stay: only the agent can remove it."""
+    if of_ours("volume") and PERRY.exists() and perry("agent", "run", "-d").returncode == 0:
+        done = perry("tailnet", "leave")
+        if done.returncode not in (0, NOTHING_TO_LEAVE):
+            say(f"The agent's node may still be on your tailnet: {done.stderr.strip()}")
+
+
 def stop_agent() -> None:
     """End the control plane of this configuration folder, where one runs."""
     if PERRY.exists() and perry("agent", "kill").returncode == 0:
@@ -117,6 +127,8 @@ def remove_from_docker() -> None:
     for kind in ("container", "network", "volume"):
         for name in of_ours(kind):
             docker(kind, "rm", *(["-f"] if kind != "network" else []), name)
+    for image in docker("images", "-q", "--filter", f"label=perry.instance={instance()}"):
+        docker("rmi", image)  # Of workspaces that were copies.
     for tag in [*(f"perry/{name}:latest" for name in OURS), "perry/rootfs:trixie", *noted(IMAGES)]:
         docker("rmi", tag)
     # Earlier builds, whose names have gone on to later ones.

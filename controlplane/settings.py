@@ -41,6 +41,8 @@ class SshSettings(Section, frozen=True):
     """The first port tried for a workspace's ssh."""
     authorized_keys: tuple[str, ...] = ()
     """Public keys, or paths of files with them, that may log in to every workspace."""
+    forward_agent: bool = False
+    """Have `perry ssh` on this machine forward its ssh agent, as with `-A`; `--no-forward-agent` does without."""
     known_hosts: tuple[str, ...] = ()
     """Lines of ``known_hosts`` for git servers that the image does not know."""
     auto_authorize_host_keys: bool = False

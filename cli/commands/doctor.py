@@ -19,12 +19,14 @@ from cli.errors import CliError, NotReachable
 from protocol.agent import AgentInfo
 from protocol.auth import IdentityKind, WhoAmI
 from protocol.config import Config
-from protocol.folders import TOKEN_FILE
+from protocol.folders import CONFIG_FILE, TOKEN_FILE
 from protocol.health import Readiness
 from protocol.tailnet import TailnetStatus
 from protocol.version import VERSION
 from protocol.workspaces import TailnetState, Workspace, WorkspaceStatus
 
+MASK: Final = "***"
+"""What the agent shows in place of a secret."""
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -102,6 +104,7 @@ def checks() -> Iterator[Check]:
         text = "Docker does not answer the agent"
         yield Check("docker", Verdict.FAIL, text, "start it there (`sudo systemctl start docker`)")
     yield from _readiness(client)
+    yield from _settings_file(client)
     settings = _settings(client)
     yield from _this_machine(target, settings)
     workspaces = client.call("workspaces.list", list[Workspace])
@@ -153,6 +156,20 @@ def _readiness(client: Client) -> Iterator[Check]:
             yield Check(f"ready: {each.name}", Verdict.FAIL, each.detail or "not well")
     if found.ready:
         yield Check("ready", Verdict.OK, f"the agent has {', '.join(each.name for each in found.checks) or 'all'}")
+
+
+def _settings_file(client: Client) -> Iterator[Check]:
+    """Secrets that stand in config.json, where others can read it. The agent masks those that it has."""
+    file = client.target.folder / CONFIG_FILE
+    try:
+        items = client.call("config.get", Config).items
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except (CliError, OSError):
+        return
+    secret = [item.key for item in items if item.source == "file" and MASK in str(item.value)]
+    if client.target.local and secret and mode & 0o077:
+        text = f"others can read {file} (mode {mode:o}), which has {', '.join(secret)}"
+        yield Check("settings", Verdict.FAIL, text, f"chmod 600 {file}")
 
 
 def _settings(client: Client) -> dict[str, object]:

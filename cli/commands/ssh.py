@@ -29,13 +29,14 @@ KNOWN_HOSTS = "ssh/workspaces"
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "-A",
-    "--forward-agent",
-    is_flag=True,
-    help="Let what runs in the workspace use the keys of this device's ssh agent, for as long as the connection lasts.",
+    "--forward-agent/--no-forward-agent",
+    default=None,
+    help="Let what runs in the workspace use the keys of this device's ssh agent, for as long as the connection lasts. "
+    "On the agent's machine ssh.forwardAgent is the default.",
 )
 @workspace_name
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(forward_agent: bool, name: str, command: tuple[str, ...]) -> NoReturn:
+def ssh(forward_agent: bool | None, name: str, command: tuple[str, ...]) -> NoReturn:
     """Open a shell in a workspace, or run COMMAND there, by the ssh of this machine.
 
     Options of ssh may stand between NAME and COMMAND, such as -L 3000:localhost:3000.
@@ -45,7 +46,10 @@ def ssh(forward_agent: bool, name: str, command: tuple[str, ...]) -> NoReturn:
     """
     if forward_agent:
         _must_have_an_agent()
-    connect(Client(), name, ["-A"] if forward_agent else [], command)
+    client = Client()
+    if forward_agent is None:
+        forward_agent = _is_wished(client)
+    connect(client, name, ["-A"] if forward_agent else [], command)
 
 
 def connect(client: Client, name: str, more: Sequence[str], command: Sequence[str]) -> NoReturn:
@@ -71,6 +75,13 @@ def connect(client: Client, name: str, more: Sequence[str], command: Sequence[st
         os.execv(program, ["ssh", *common(name, known_hosts), *options, "-l", USER, *operands])
     except OSError as exc:
         raise CliError(f"{program} cannot be run ({exc.strerror}); use `perry exec {name} -- …`.") from exc
+
+
+def _is_wished(client: Client) -> bool:
+    """Whether the settings have the agent forwarded, and there is one. Another machine's must not lend out our keys."""
+    if not client.target.local or not os.path.exists(os.environ.get("SSH_AUTH_SOCK", "")):
+        return False
+    return setting(client, "ssh.forwardAgent") is True
 
 
 def _must_have_an_agent() -> None:
@@ -159,9 +170,14 @@ def _ssh_answers(address: str) -> bool:
 
 def published_at(client: Client) -> str:
     """The address that ssh ports are published on, as this machine reaches it."""
-    items = client.call("config.get", Config).items
-    bind = next((str(item.value) for item in items if item.key == "ssh.bind"), "127.0.0.1")
+    bind = str(setting(client, "ssh.bind") or "")
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(bind, bind)
+
+
+def setting(client: Client, key: str) -> object:
+    """The agent's, None where it has none of that name."""
+    items = client.call("config.get", Config).items
+    return next((item.value for item in items if item.key == key), None)
 
 
 def host_keys(workspace: Workspace) -> list[str]:

@@ -65,6 +65,16 @@ def join(as_json: bool) -> None:
     output.note(f"The key in it is valid for one device, until {output.clean(shown.expires)}.")
 
 
+@tailnet.command()
+def leave() -> None:
+    """Take the agent itself off the tailnet, and remove its node there. It joins again when it is started anew.
+
+    Workspaces stay where they are. For before the agent is removed from its machine.
+    """
+    Client().call("tailnet.leave", object)
+    output.line("The agent has left the tailnet; other devices do not find it any more.")
+
+
 def _agent(shown: TailnetStatus) -> str | None:
     """Where devices reach the agent."""
     if (gateway := shown.gateway) is None:

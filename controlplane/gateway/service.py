@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from controlplane.errors import EngineError, ImageMissing, PerryError, TailnetError
+from controlplane.errors import EngineError, ImageMissing, NotReady, PerryError, TailnetError
 from controlplane.gateway import spec
 from controlplane.gateway.spec import GatewaySettings, is_gateway
 from controlplane.gateway.store import Place, Store
@@ -61,6 +61,8 @@ class Gateway:
         self._error: str | None = "It has not been started yet."
         self._complaints: dict[str, str] = {}
         self._retry = (0, 0.0)
+        self._looking = anyio.Lock(fast_acquire=True)
+        self._left = False
 
     # --- what others ask
 
@@ -135,6 +137,38 @@ class Gateway:
 
     async def once(self) -> None:
         """One look."""
+        async with self._looking:
+            if not self._left:
+                await self._look()
+
+    async def leave(self) -> None:
+        """Take it off the tailnet, with all that it has here, until the control plane starts again.
+
+        NotReady where its node has to be removed by hand.
+        """
+        if not self._tailnet.joins:
+            raise NotReady("There is no tailnet that the agent could leave.")
+        async with self._looking:
+            self._left = True
+            place = self._store.place()
+            status = self._status()
+            node = place.node_id or (status.node_id if status is not None else None)
+            self._followed.forget(ME)
+            await self._remove()
+            if place.key_id is not None:
+                await self._tailnet.revoke_key(place.key_id)
+            if node and not self._tailnet.manages:
+                raise NotReady(
+                    f"The agent has left, but {self._tailnet.provider} does not let its credential remove devices; "
+                    f"remove {spec.HOSTNAME!r} there by hand."
+                )
+            if node and is_gateway(await self._tailnet.node(node)):
+                await self._tailnet.delete_node(node)
+            self._store.set(Place())
+            self._error = "It has left the tailnet, as it was asked to; it joins again when the agent starts anew."
+            log.info("the gateway has left the tailnet")
+
+    async def _look(self) -> None:
         try:
             await self.learn_owners()
             if self._tailnet.joins:

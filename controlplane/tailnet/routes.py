@@ -13,6 +13,12 @@ async def status(tailnet: TailnetService) -> TailnetStatus:
     return await tailnet.status()
 
 
+@group.procedure("leave")
+async def leave(tailnet: TailnetService) -> None:
+    """Take the control plane's own node off the tailnet, until its next start."""
+    await tailnet.leave()
+
+
 @group.procedure("join")
 async def join(tailnet: TailnetService) -> JoinCommand:
     """A one-time key for one more device of the owner, and the command that uses it."""

@@ -1,10 +1,10 @@
 """The use cases of ``perry tailnet``."""
 
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 
-from controlplane.errors import TailnetError
+from controlplane.errors import NotReady, TailnetError
 from controlplane.ports import Tailnet
 from controlplane.tailnet.owners import complaint
 from protocol.tailnet import GatewayStatus, JoinCommand, TailnetNode, TailnetStatus
@@ -13,7 +13,7 @@ from protocol.tailnet import GatewayStatus, JoinCommand, TailnetNode, TailnetSta
 class TailnetService:
     """``node_owners`` gives pairs of a node's id and the name of the workspace that it is; ``gateway`` says how the
     control plane's own node stands. ``elsewhere`` gives the names of workspaces that run on a tailnet that was
-    configured before."""
+    configured before. ``leave`` takes the control plane's own node off the tailnet."""
 
     def __init__(
         self,
@@ -22,12 +22,20 @@ class TailnetService:
         node_owners: Callable[[], dict[str, str]],
         gateway: Callable[[], GatewayStatus | None] = lambda: None,
         elsewhere: Callable[[], list[str]] = list,
+        leave: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._leave = leave
         self._elsewhere = elsewhere
         self._gateway = gateway
         self._tailnet = tailnet
         self._owners = owners
         self._node_owners = node_owners
+
+    async def leave(self) -> None:
+        """Have the control plane's own node leave the tailnet, until its next start. NotReady where it is on none."""
+        if self._leave is None:
+            raise NotReady("There is no tailnet that the agent could leave.")
+        await self._leave()
 
     async def status(self) -> TailnetStatus:
         """How it stands; an answer also where the coordinator is away."""

@@ -125,6 +125,18 @@ def test_a_token_that_others_can_read(perry_: Perry, well: FakeAgent) -> None:
     assert lines(perry_)["token"][0] == "fail"
 
 
+def test_settings_with_secrets_that_others_can_read(perry_: Perry, well: FakeAgent) -> None:
+    file = perry_.folder / "config.json"
+    file.write_text("{}")
+    file.chmod(0o644)
+    assert "settings" not in lines(perry_)
+    well.answers["config.get"] = settings(github__token="***", ssh__bind="127.0.0.1")
+    verdict, text = lines(perry_)["settings"]
+    assert verdict == "fail" and "github.token" in text and "chmod 600" in text
+    file.chmod(0o600)
+    assert "settings" not in lines(perry_)
+
+
 @pytest.mark.parametrize(("error", "verdict"), [(None, "ok"), ("Its key was refused.", "warn")])
 def test_the_gateway(perry_: Perry, well: FakeAgent, error: str | None, verdict: str) -> None:
     assert "gateway" not in lines(perry_)

@@ -80,6 +80,19 @@ def test_the_persons_agent_is_forwarded_when_asked(
     assert "-A" not in json.loads(run("alpha").stdout)
 
 
+@pytest.mark.usefixtures("program")
+def test_a_setting_forwards_it_where_there_is_one(
+    local: FakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wished = [ConfigValue(key="ssh.forwardAgent", value=True, source="file")]
+    local.answers["config.get"] = Config(folder="/x", items=wished)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path))
+    assert "-A" in json.loads(run("alpha").stdout)
+    assert "-A" not in json.loads(run("--no-forward-agent", "alpha").stdout)
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/nowhere")
+    assert "-A" not in json.loads(run("alpha").stdout)
+
+
 @pytest.mark.parametrize(("agent_socket", "says"), [("", "SSH_AUTH_SOCK is not set"), ("/nowhere", "is gone")])
 @pytest.mark.usefixtures("program")
 def test_no_agent_to_forward(local: FakeAgent, monkeypatch: pytest.MonkeyPatch, agent_socket: str, says: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.adapters.tailnet import NoTailnet
 from controlplane.db import Database
+from controlplane.errors import NotReady
 from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import AUTH_KEY_FILE, GatewaySettings, container
 from controlplane.gateway.store import Place, Store
@@ -108,6 +109,28 @@ def test_it_has_no_right_on_the_machine_and_no_secret() -> None:
     assert spec == container(settings, "embedded", "http://192.0.2.1:7390")
     other = container(settings, "embedded", "http://192.0.2.2:7390")
     assert spec.labels["perry.spec"] != other.labels["perry.spec"]
+
+
+async def test_it_leaves_when_it_is_asked_to_and_joins_again_with_the_next_start(bench: Bench) -> None:
+    async with running(bench.gateway()) as gateway:
+        await gateway.leave()
+        await gateway.once()
+        await gateway.leave()
+        assert await bench.nodes() == [] and bench.store.place() == Place()
+        assert NAME not in bench.engine.by_name and NAME not in bench.engine.volume_labels
+        assert "has left the tailnet" in str((gateway.shown() or pytest.fail()).error)
+    async with running(bench.gateway()):
+        assert await bench.nodes() == ["perry"]
+    with pytest.raises(NotReady):
+        await bench.gateway(NoTailnet()).leave()
+
+
+async def test_where_it_may_not_remove_its_node_it_says_so(bench: Bench) -> None:
+    async with running(bench.gateway()) as gateway:
+        bench.tailnet.manages = False
+        with pytest.raises(NotReady) as caught:
+            await gateway.leave()
+        assert "remove 'perry' there by hand" in caught.value.message and NAME not in bench.engine.by_name
 
 
 async def test_a_container_that_is_removed_is_made_anew_and_keeps_its_place(bench: Bench) -> None:
