@@ -192,6 +192,108 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/sessions/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sessions of all workspaces, or of one, also of those that are stopped; the most recently active first. */
+        post: operations["sessions.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/sessions/get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** One session. NOT_FOUND where there is none. */
+        post: operations["sessions.get"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/sessions/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Messages of a session; fewer than `limit` where they are large. */
+        post: operations["sessions.messages"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/sessions/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Messages that have all the words: what was said before what tools gave back, in each the newest first. */
+        post: operations["sessions.search"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/sessions/rename": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Another title, in the agent's own store. SERVICE_UNAVAILABLE where the workspace does not run. */
+        post: operations["sessions.rename"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/sessions/delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Delete it from the index; with `inWorkspace` from the agent's own store too, where it is gone for good. */
+        post: operations["sessions.delete"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rpc/agent/info": {
         parameters: {
             query?: never;
@@ -822,13 +924,30 @@ export interface components {
             source: string;
         };
         /**
+         * DeleteSession
+         * @description Delete it from the index; with ``in_workspace`` from the agent's own store too, where it is gone for good.
+         *
+         *     Without ``in_workspace`` a session that still exists there comes back as soon as it changes.
+         */
+        DeleteSession: {
+            workspace: string;
+            agent: string;
+            sessionId: string;
+            /** @default false */
+            inWorkspace?: boolean;
+        };
+        /**
          * DeleteWorkspace
          * @description Input of ``workspaces.delete``. Without ``force``, unsaved work is a CONFLICT with :class:`UnsavedWork`.
+         *
+         *     ``keep_sessions``: what its coding agents' sessions said stays listed and readable.
          */
         DeleteWorkspace: {
             name: string;
             /** @default false */
             force?: boolean;
+            /** @default false */
+            keepSessions?: boolean;
         };
         /**
          * EndInput
@@ -917,6 +1036,27 @@ export interface components {
             ok: boolean;
             version: string;
             apiVersion: number;
+        };
+        /**
+         * Hit
+         * @description A message that was found. ``snippet`` has the words between U+E000 and U+E001 (private use: no text has them).
+         */
+        Hit: {
+            session: components["schemas"]["SessionInfo"];
+            ordinal: number;
+            role: components["schemas"]["MessageRole"];
+            snippet: string;
+            /** @default null */
+            at?: string | null;
+        };
+        /**
+         * Hits
+         * @description A page of what was found, the best first.
+         */
+        Hits: {
+            items: components["schemas"]["Hit"][];
+            /** @default null */
+            nextCursor?: string | null;
         };
         /**
          * IdentityKind
@@ -1044,6 +1184,51 @@ export interface components {
             limit?: number;
         };
         /**
+         * ListMessages
+         * @description Which messages of a session: those ``after`` an ordinal, oldest first; or those ``before`` one, or without
+         *     either the latest, then the page is the nearest ``limit`` of them, still in their order.
+         */
+        ListMessages: {
+            workspace: string;
+            agent: string;
+            sessionId: string;
+            /** @default null */
+            after?: number | null;
+            /** @default null */
+            before?: number | null;
+            /** @default 100 */
+            limit?: number;
+        };
+        /**
+         * ListSessions
+         * @description Which sessions: the most recently active first. ``since`` and ``until`` bound the last activity.
+         *
+         *     Sessions of subagents are left out unless ``subagents``, or the ``parent`` is named. ``id_prefix``: those whose id
+         *     begins so.
+         */
+        ListSessions: {
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            agent?: string | null;
+            /** @default null */
+            status?: string | null;
+            /** @default null */
+            since?: string | null;
+            /** @default null */
+            until?: string | null;
+            /** @default null */
+            parent?: string | null;
+            /** @default null */
+            idPrefix?: string | null;
+            /** @default false */
+            subagents?: boolean;
+            /** @default null */
+            cursor?: string | null;
+            /** @default 50 */
+            limit?: number;
+        };
+        /**
          * ListeningPort
          * @description A port on which something in a workspace listens. ``loopback`` is what only the workspace itself reaches.
          *
@@ -1081,6 +1266,50 @@ export interface components {
             items: components["schemas"]["LogLine"][];
         };
         /**
+         * Message
+         * @description A message. ``ordinal`` counts a session's messages from 0 and stays, also when the message grows.
+         */
+        Message: {
+            ordinal: number;
+            id: string;
+            role: components["schemas"]["MessageRole"];
+            blocks: (components["schemas"]["Text"] | components["schemas"]["Thinking"] | components["schemas"]["ToolCall"] | components["schemas"]["ToolResult"])[];
+            /** @default null */
+            at?: string | null;
+            /** @default null */
+            model?: string | null;
+        };
+        /**
+         * MessageRole
+         * @description Who speaks. ``tool`` is what a tool gave back.
+         * @enum {unknown}
+         */
+        MessageRole: "assistant" | "system" | "tool" | "user";
+        /**
+         * Messages
+         * @description A page of messages in their order, and whether the session has more on either side.
+         */
+        Messages: {
+            items: components["schemas"]["Message"][];
+            moreBefore: boolean;
+            moreAfter: boolean;
+        };
+        /**
+         * NewMessages
+         * @description Messages of a session that was subscribed to, new or grown. They replace those of the same ordinals; ``reset``
+         *     where all others are void, because the session was rewritten.
+         */
+        NewMessages: {
+            /** @enum {unknown} */
+            type: "messages";
+            workspace: string;
+            agent: string;
+            sessionId: string;
+            items: components["schemas"]["Message"][];
+            /** @default false */
+            reset?: boolean;
+        };
+        /**
          * Outcome
          * @description How a run of a job ended, or that it has not.
          * @enum {unknown}
@@ -1109,6 +1338,16 @@ export interface components {
             error?: string | null;
         };
         /**
+         * RenameSession
+         * @description Another title, in the agent's own store.
+         */
+        RenameSession: {
+            workspace: string;
+            agent: string;
+            sessionId: string;
+            title: string;
+        };
+        /**
          * Resize
          * @description The terminal has another size now.
          */
@@ -1135,6 +1374,21 @@ export interface components {
             tty?: components["schemas"]["TerminalSize"] | null;
         };
         /**
+         * SearchSessions
+         * @description Full text: all words of ``query``; ``"a phrase"``; a word with ``*`` at its end for a beginning.
+         */
+        SearchSessions: {
+            query: string;
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            agent?: string | null;
+            /** @default null */
+            cursor?: string | null;
+            /** @default 20 */
+            limit?: number;
+        };
+        /**
          * SecretNames
          * @description Output of ``secrets.list``.
          */
@@ -1158,11 +1412,104 @@ export interface components {
             signal: components["schemas"]["ExecSignal"];
         };
         /**
+         * SessionChanged
+         * @description A session is new or has changed.
+         */
+        SessionChanged: {
+            /** @enum {unknown} */
+            type: "session";
+            seq: number;
+            session: components["schemas"]["SessionInfo"];
+        };
+        /**
+         * SessionDeleted
+         * @description A session is gone.
+         */
+        SessionDeleted: {
+            /** @enum {unknown} */
+            type: "sessionDeleted";
+            seq: number;
+            workspace: string;
+            agent: string;
+            sessionId: string;
+        };
+        /**
+         * SessionInfo
+         * @description A session. ``message_count`` counts messages of user and assistant. ``cost`` is in US dollars.
+         *
+         *     ``resume`` is the command that opens it again, to be run in ``cwd``. ``live`` says whether its workspace is followed
+         *     now: where it is not, the rest is what was seen last. ``deleted_workspace`` marks one that was kept by
+         *     ``--keep-sessions``.
+         */
+        SessionInfo: {
+            workspace: string;
+            agent: string;
+            sessionId: string;
+            title: string;
+            status: components["schemas"]["SessionStatus"];
+            messageCount: number;
+            lastActivity: string;
+            live: boolean;
+            /** @default null */
+            created?: string | null;
+            /** @default null */
+            cwd?: string | null;
+            /** @default null */
+            model?: string | null;
+            /** @default null */
+            parent?: string | null;
+            /** @default null */
+            tokens?: components["schemas"]["Tokens"] | null;
+            /** @default null */
+            cost?: number | null;
+            /** @default null */
+            resume?: string[] | null;
+            /** @default false */
+            deletedWorkspace?: boolean;
+        };
+        /**
+         * SessionRef
+         * @description One session.
+         */
+        SessionRef: {
+            workspace: string;
+            agent: string;
+            sessionId: string;
+        };
+        /**
+         * SessionStatus
+         * @description What a session's agent is doing. ``waiting``: for a person, who has to answer or to allow something.
+         * @enum {unknown}
+         */
+        SessionStatus: "busy" | "error" | "idle" | "unknown" | "waiting";
+        /**
          * SessionTarget
          * @description Where the assistant takes it up: in its main session, or in one of its own.
          * @enum {unknown}
          */
         SessionTarget: "isolated" | "main";
+        /**
+         * Sessions
+         * @description A page of sessions. ``next_cursor`` is absent on the last.
+         */
+        Sessions: {
+            items: components["schemas"]["SessionInfo"][];
+            /** @default null */
+            nextCursor?: string | null;
+        };
+        /**
+         * SessionsSnapshot
+         * @description The sessions as they stand after change ``seq``, the most recently active first; ``more`` where older were left
+         *     out (``sessions.list`` has them). ``epoch`` changes with each run of the control plane.
+         */
+        SessionsSnapshot: {
+            /** @enum {unknown} */
+            type: "snapshot";
+            epoch: string;
+            seq: number;
+            items: components["schemas"]["SessionInfo"][];
+            more: boolean;
+        };
         /**
          * SetConfig
          * @description Input of ``config.set``. ``value`` is spelt as in a ``PERRY_*`` variable: a list has commas.
@@ -1269,6 +1616,24 @@ export interface components {
             name: string;
         };
         /**
+         * Subscribe
+         * @description A client wants the messages of a session: those ``after`` an ordinal that it has (none: from now on).
+         */
+        Subscribe: {
+            type: components["schemas"]["SubscribeKind"];
+            workspace: string;
+            agent: string;
+            sessionId: string;
+            /** @default null */
+            after?: number | null;
+        };
+        /**
+         * SubscribeKind
+         * @description Begin or end.
+         * @enum {unknown}
+         */
+        SubscribeKind: "subscribe" | "unsubscribe";
+        /**
          * SyncWorkspace
          * @description Input of ``workspaces.sync``.
          */
@@ -1347,6 +1712,59 @@ export interface components {
             bytes: number;
         };
         /**
+         * Task
+         * @description A task. ``text`` is its beginning. ``reason`` is one sentence: why it waits or failed.
+         *
+         *     ``wake_id`` is the wake that told of it, once there is one. ``removal`` says what became of ``remove_when``.
+         */
+        Task: {
+            id: string;
+            workspace: string;
+            agent: string;
+            state: components["schemas"]["TaskState"];
+            text: string;
+            created: string;
+            wake: string;
+            removeWhen: string;
+            /** @default null */
+            model?: string | null;
+            /** @default null */
+            timeout?: number | null;
+            /** @default null */
+            started?: string | null;
+            /** @default null */
+            ended?: string | null;
+            /** @default null */
+            exitCode?: number | null;
+            /** @default null */
+            reason?: string | null;
+            /** @default null */
+            sessionId?: string | null;
+            /** @default null */
+            wakeId?: string | null;
+            /** @default null */
+            removal?: string | null;
+        };
+        /**
+         * TaskChanged
+         * @description A task was dispatched or has changed. No snapshot has them: ``tasks.list`` does.
+         */
+        TaskChanged: {
+            /** @enum {unknown} */
+            type: "task";
+            seq: number;
+            task: components["schemas"]["Task"];
+        };
+        /**
+         * TaskState
+         * @description How a task stands.
+         *
+         *     ``queued``: its turn has not come, or its workspace is still being made. ``waiting``: a person has to answer or to
+         *     allow something. ``stalled``: it runs, and nothing moves. ``lost``: its workspace is gone, or forgot it.
+         * @enum {unknown}
+         */
+        TaskState: "cancelled" | "failed" | "lost" | "queued" | "running" | "stalled" | "succeeded" | "waiting";
+        /**
          * TerminalSize
          * @description A terminal, in characters. ``term`` is its kind, as in the variable TERM.
          */
@@ -1355,6 +1773,67 @@ export interface components {
             rows: number;
             /** @default xterm-256color */
             term?: string;
+        };
+        /**
+         * Text
+         * @description What was said. ``omitted`` is the number of characters that were cut off its end.
+         */
+        Text: {
+            /** @enum {unknown} */
+            type: "text";
+            text: string;
+            /** @default 0 */
+            omitted?: number;
+        };
+        /**
+         * Thinking
+         * @description What the model thought aloud.
+         */
+        Thinking: {
+            /** @enum {unknown} */
+            type: "thinking";
+            text: string;
+            /** @default 0 */
+            omitted?: number;
+        };
+        /**
+         * Tokens
+         * @description Tokens that a session has used, as its agent recorded them.
+         */
+        Tokens: {
+            input: number;
+            output: number;
+            /** @default 0 */
+            cacheRead?: number;
+            /** @default 0 */
+            cacheWrite?: number;
+        };
+        /**
+         * ToolCall
+         * @description A tool that the agent used. ``input`` is JSON, as text.
+         */
+        ToolCall: {
+            /** @enum {unknown} */
+            type: "toolCall";
+            callId: string;
+            name: string;
+            input: string;
+            /** @default 0 */
+            omitted?: number;
+        };
+        /**
+         * ToolResult
+         * @description What a tool gave back to the call of that id.
+         */
+        ToolResult: {
+            /** @enum {unknown} */
+            type: "toolResult";
+            callId: string;
+            output: string;
+            /** @default false */
+            failed?: boolean;
+            /** @default 0 */
+            omitted?: number;
         };
         /**
          * UnsavedWork
@@ -1873,6 +2352,180 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["ListeningPorts"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "sessions.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ListSessions"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Sessions"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "sessions.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["SessionRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["SessionInfo"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "sessions.messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ListMessages"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Messages"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "sessions.search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["SearchSessions"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Hits"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "sessions.rename": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["RenameSession"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["SessionInfo"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "sessions.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["DeleteSession"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: null;
                     };
                 };
             };
