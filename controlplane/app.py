@@ -40,6 +40,7 @@ from controlplane.system.service import Agent
 from controlplane.tailnet import routes as tailnet
 from controlplane.tailnet.service import TailnetService
 from controlplane.wake import routes as wake
+from controlplane.wake.service import WakeService
 from controlplane.workspaces import routes as workspaces
 from controlplane.workspaces.uploads import UploadFolder
 
@@ -54,6 +55,7 @@ GROUPS: tuple[Group[Any], ...] = (
     credentials.group,
     credentials.secrets,
     cron.group,
+    wake.group,
 )
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
 
@@ -73,6 +75,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions
     session_changes: Changes
     cron: Cron
+    wakes: WakeService
     uploads: UploadFolder
     tokens: Tokens
     metrics: Metrics
@@ -83,6 +86,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         self.bus.close()
         self.commands.close()
         self.logs.close()
+        self.wakes.close()
         self.session_changes.close()
 
     def bound(self) -> list[Bound]:
@@ -97,6 +101,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *credentials.group.bind(self.credentials),
             *credentials.secrets.bind(self.secrets),
             *cron.group.bind(self.cron),
+            *wake.group.bind(self.wakes),
             *auth.group.bind(auth.Nothing()),
         ]
 
@@ -118,7 +123,7 @@ def create_app(services: Services) -> Litestar:
             logs.route(services.logs),
             *sessions.routes(services.sessions, services.session_changes, services.tokens),
             workspaces.upload_route(services.uploads),
-            wake.wake_route(),
+            wake.wake_route(services.wakes),
         ],
         guards=[guard],
         exception_handlers=HANDLERS,

@@ -10,6 +10,7 @@
     ├── OutOfSpace                 INSUFFICIENT_STORAGE   no space is left in the config folder
     ├── NotReady                   PRECONDITION_FAILED    something must be done first (an image built …)
     ├── TookTooLong                TIMEOUT
+    ├── TooMany                    TOO_MANY_REQUESTS      as many as are taken; ``data.retryAfter`` is in seconds
     ├── NotYet                     NOT_IMPLEMENTED        a later Perry does it
     ├── StepFailed                 INTERNAL_SERVER_ERROR  a step of a start failed; the message says which and why
     │   └── CloneFailed            BAD_REQUEST            git's own words
@@ -105,6 +106,12 @@ class TookTooLong(PerryError):
     code = ErrorCode.TIMEOUT
 
 
+class TooMany(PerryError):
+    """As many as are taken for now; ``data`` says when to try again."""
+
+    code = ErrorCode.TOO_MANY_REQUESTS
+
+
 class NotYet(PerryError):
     """What a later version does."""
 
@@ -193,13 +200,6 @@ class WorkerUnavailable(WorkerError):
     code = ErrorCode.SERVICE_UNAVAILABLE
 
 
-class StartupError(PerryError):
-    """The control plane cannot run."""
-
-
-class SettingsError(StartupError):
-    """config.json or a PERRY_* variable is wrong; the message names it."""
-
 class WorkerRefusesSecret(WorkerError):
     """The worker has another secret than ours."""
 
@@ -207,6 +207,13 @@ class WorkerRefusesSecret(WorkerError):
 class WorkerBroke(WorkerError):
     """What a worker sent is out of bounds."""
 
+
+class StartupError(PerryError):
+    """The control plane cannot run."""
+
+
+class SettingsError(StartupError):
+    """config.json or a PERRY_* variable is wrong; the message names it."""
 
 
 class StateError(StartupError):

@@ -20,6 +20,7 @@ from protocol.exec import ClientFrame, ServerFrame
 from protocol.health import Health, Readiness
 from protocol.sessions import SessionsFrame, Subscribe
 from protocol.version import VERSION
+from protocol.wake import DoorAnswer, WakeMode
 from protocol.workspaces import LogLine, UnsavedWork
 
 FILE: Final = Path("protocol/openapi.json")
@@ -28,6 +29,7 @@ _EXTRA: tuple[Any, ...] = (
     LogLine,
     WireError,
     ErrorCode,
+    DoorAnswer,
     UnsavedWork,
     Event,
     AuthFrame,
@@ -162,8 +164,26 @@ def _plain_paths(of: dict[str, Any]) -> dict[str, Any]:
         "/hooks/wake": {
             "post": {
                 "operationId": "wake",
-                "summary": "Wake a person's assistant. It answers NOT_IMPLEMENTED for now.",
-                "responses": {"default": error},
+                "summary": "Wake a person's assistant. The answer says that the wake is safe, and its id.",
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        _JSON: {
+                            "schema": {
+                                "type": "object",
+                                "required": ["text"],
+                                "properties": {
+                                    "text": {"type": "string"},
+                                    "mode": {"enum": [mode.value for mode in WakeMode]},
+                                },
+                            }
+                        }
+                    },
+                },
+                "responses": {
+                    "200": _content("It was taken.", of[_key(DoorAnswer)]),
+                    "default": _content("It was not; `error` says why.", of[_key(DoorAnswer)]),
+                },
                 "x-right": Right.WAKE.value,
             }
         },

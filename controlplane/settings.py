@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from controlplane.errors import SettingsError
+from controlplane.hook_settings import HookSettings
 from controlplane.personal_settings import (
     AgentSettings,
     CredentialSettings,
@@ -137,6 +138,7 @@ class Settings(Section, frozen=True):
     scripts: ScriptSettings = ScriptSettings()
     dotfiles: DotfilesSettings = DotfilesSettings()
     agents: AgentSettings = AgentSettings()
+    hooks: HookSettings = HookSettings()
     mcp_servers: tuple[McpServer, ...] = ()
     """MCP servers for all coding agents: ``name``, and ``command``, ``args``, ``env`` or ``url``, ``headers``."""
     skills: tuple[str | Skill, ...] = ()

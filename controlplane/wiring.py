@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,15 +30,7 @@ from controlplane.cron.scheduler import Scheduler, SystemClock
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store as CronStore
 from controlplane.db import Database
-from controlplane.errors import (
-    AlreadyRunning,
-    EngineError,
-    NotReady,
-    NotYet,
-    OutOfSpace,
-    StartupError,
-    TailnetError,
-)
+from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
 from controlplane.events.bus import Bus
 from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import GatewaySettings
@@ -56,6 +48,7 @@ from controlplane.system.requests import Requests
 from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
+from controlplane.wake.service import Outgoing, WakeService
 from controlplane.workers.delivery import Delivery
 from controlplane.workers.secrets import WorkerSecrets
 from controlplane.workers.service import WorkerService
@@ -68,7 +61,7 @@ from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
 from controlplane.workspaces.reconciler import Reconciler
 from controlplane.workspaces.service import Announcer, Workspaces
 from controlplane.workspaces.sidecars import Sidecars
-from controlplane.workspaces.spec import PodSettings, instance_labels
+from controlplane.workspaces.spec import PodSettings
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.store import Store
 from controlplane.workspaces.uploads import UploadFolder
@@ -76,6 +69,9 @@ from protocol.version import VERSION
 from protocol.workspaces import Workspace
 
 log = logging.getLogger(__name__)
+
+FORWARD_SOCKET = "out/forward.sock"
+"""Where the gateway connects to others on the tailnet for the control plane, in its run folder."""
 
 OWNERS_SECONDS = 3.0
 """How long the tailnet may take to say whose it is before the control plane serves without knowing."""
@@ -141,7 +137,7 @@ class Core:
         self.stop = anyio.Event()
         self._outside = outside
         self._database = database
-        store = self._store = Store(database, outside.tailnet.identity)
+        store = Store(database, outside.tailnet.identity)
         pods = Pods(
             outside.engine,
             outside.machine,
@@ -173,18 +169,6 @@ class Core:
             home=home_of(environ),
             settings=lambda: load(loaded.folder, environ).settings,
             workspaces=lambda: self.workspaces,
-        )
-        self._sessions_database = SessionsDatabase(loaded.folder / "sessions.db")
-        session_changes = Changes()
-        self.session_follower = Follower(
-            self._sessions_database,
-            session_changes,
-            created=lambda name: record.reservation.created if (record := store.get(name)) else "",
-            secrets=lambda: self.credentials.secret_values(),
-        )
-        self.fleet.register(self.session_follower)
-        sessions = Sessions(
-            self._sessions_database, session_changes, self.session_follower, lambda name: store.get(name) is not None
         )
         starter = Starter(
             engine=outside.engine,
@@ -225,7 +209,6 @@ class Core:
             workers=self.workers,
             announcer=_Everybody(self.bus, self.workers),
             jobs=self.jobs,
-            keep_sessions=sessions.keep,
             checkpoint=checkpoint,
         )
         self._host_rules = HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image)
@@ -255,8 +238,20 @@ class Core:
             reserved=lambda: [record.reservation.subnet for record in store.all()],
             strangers=lambda: strangers(outside.tailnet, settings.auth.owners),
         )
+        self.wakes = WakeService(
+            database,
+            settings.hooks,
+            loaded.folder,
+            Outgoing(
+                on_tailnet=outside.tailnet.joins,
+                domain=lambda: _domain(self.gateway.names()) or settings.tailnet.domain,
+                forward=loaded.folder / "run" / FORWARD_SOCKET,
+                own_port=settings.port,
+                own_addresses=Remembered(outside.machine.own_tailnet_addresses),
+            ),
+        )
         cron_store, clock = CronStore(database), SystemClock()
-        self.scheduler = Scheduler(cron_store, {Wake: Wakes(_NoWakes())}, clock)
+        self.scheduler = Scheduler(cron_store, {Wake: Wakes(self.wakes)}, clock)
         self._at_gateway = GatewayResolver(
             owners=self.gateway.owners,
             workspace_of=store.name_of_node,
@@ -292,9 +287,8 @@ class Core:
             logs=Logs(outside.engine, self.workspaces),
             credentials=self.credentials,
             secrets=secrets,
-            sessions=sessions,
-            session_changes=session_changes,
             cron=Cron(cron_store, self.scheduler, clock),
+            wakes=self.wakes,
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
             metrics=Metrics(),
@@ -366,13 +360,12 @@ class Core:
             async with anyio.create_task_group() as tasks:
                 self.jobs.run_in(tasks)
                 self.sidecars.run_in(tasks)
-                self.session_follower.run_in(tasks)
                 self.fleet.run_in(tasks)
                 self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
-                tasks.start_soon(self._let_go_of_sessions)
+                tasks.start_soon(self.wakes.run)
                 tasks.start_soon(self.scheduler.run)
                 tasks.start_soon(watch_for_ever, self.credentials)
                 tasks.start_soon(self.gateway.run, self.reconciler.looked)
@@ -387,24 +380,9 @@ class Core:
             if inside is not None:
                 inside.close()
                 (folder / CONTROL_SOCKET).unlink(missing_ok=True)
-            self._sessions_database.close()
             with anyio.CancelScope(shield=True):
                 await self._outside.tailnet.close()
                 await self._outside.engine.close()
-
-    async def _let_go_of_sessions(self) -> None:
-        """Of workspaces that were deleted while nobody looked, once all that there are have been found."""
-        await self.reconciler.looked.wait()
-        while True:
-            try:
-                found = await self._outside.engine.containers(instance_labels(self.services.loaded.settings.instance))
-                there = [(record.name, record.reservation.created) for record in self._store.all()]
-                unsure = {state.labels.get("perry.workspace", "") for state in found}
-                await self.session_follower.end_others(there, unsure)
-                return
-            except (EngineError, NotReady, OutOfSpace) as exc:
-                log.warning("sessions of workspaces that were deleted are let go of later: %s", exc)
-                await anyio.sleep(30)
 
     async def _end_on_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -500,11 +478,9 @@ async def _address(engine: Engine, sandbox: str) -> str | None:
     return None if present is None else present.address
 
 
-class _NoWakes:
-    """Until wakes are passed on."""
-
-    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
-        raise NotYet("This Perry does not pass on wakes yet; send them to your assistant's own gateway.")
+def _domain(names: Collection[str]) -> str | None:
+    """The tailnet's own suffix, of the full name of a node there."""
+    return next((name.partition(".")[2] for name in names if "." in name and not name[0].isdigit()), None)
 
 
 def _reachable(bind: str) -> str:

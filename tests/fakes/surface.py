@@ -31,6 +31,7 @@ from controlplane.system.requests import Requests
 from controlplane.system.server import listen, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService
+from controlplane.wake.service import Outgoing, WakeService
 from controlplane.workspaces.uploads import UploadFolder
 from tests.fakes.engine import FakeEngine
 from tests.fakes.processes import FakeProcesses
@@ -39,6 +40,17 @@ from tests.fakes.workspaces import FakeWorkspaces, workspace
 
 IMAGE = "surface:1"
 TOKEN = "test-token-0123456789-abcdefghijklmnopqrstu"
+
+
+def outgoing(folder: Path) -> Outgoing:
+    """Gateways are reached from this machine, and there is no tailnet."""
+    return Outgoing(
+        on_tailnet=False,
+        domain=lambda: None,
+        forward=folder / "forward.sock",
+        own_port=7000,
+        own_addresses=lambda: (),
+    )
 
 
 class Surface:
@@ -60,6 +72,7 @@ class Surface:
         database = Database.open(None)
         weakref.finalize(self, database.close)
         cron = CronStore(database)
+        self.hooks = load(folder, {}).settings.hooks
         sessions_database = SessionsDatabase(folder / "sessions.db")
         weakref.finalize(self, sessions_database.close)
         self.session_changes = Changes()
@@ -85,6 +98,7 @@ class Surface:
             secrets=self.secrets,
             sessions=Sessions(sessions_database, self.session_changes, self.session_follower, self._exists),
             session_changes=self.session_changes,
+            wakes=WakeService(database, self.hooks, folder, outgoing(folder)),
             cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),

@@ -1,0 +1,271 @@
+"""Wakes in state.db: taken for good with one commit for all that come at once, and kept until long after delivery."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import anyio
+import msgspec
+
+from controlplane.db import Database
+from controlplane.wake.message import Message, bounded
+from controlplane.wake.record import FIELDS, Record, maybe_time, number_of, record_of, time_of
+from controlplane.wake.verdict import PATIENCE, Verdict
+from protocol.wake import WakeAttempt, WakeState
+
+SHOWN: Final = 2000
+"""Bytes of a text that lists show."""
+
+KEPT: Final = timedelta(days=30)
+KEPT_COUNT: Final = 20_000
+"""How long a settled wake is kept, and how many of them."""
+
+ATTEMPTS_KEPT: Final = 50
+"""The latest attempts of each wake."""
+
+GATHER_TICK: Final = 0.001
+GATHER_TICKS: Final = 10
+"""A commit waits for others that come right after, in seconds, for as long as more of them do."""
+
+_OPEN: Final = "settled IS NULL"
+
+
+class _Ticket:
+    """A wake that waits for its commit."""
+
+    def __init__(self, message: Message, gateway: str) -> None:
+        self.message = message
+        self.gateway = gateway
+        self.done = anyio.Event()
+        self.error: Exception | None = None
+
+
+class Outbox:
+    """The tables ``wakes`` and ``wake_attempts``. ``arrived`` hears of each new wake, in order, when it is safe."""
+
+    def __init__(self, database: Database, arrived: Callable[[Record], None], now: Callable[[], datetime]) -> None:
+        self._db = database
+        self._arrived = arrived
+        self._now = now
+        self._tickets: list[_Ticket] = []
+        self._watched: dict[str, anyio.Event] = {}
+        self._open: Counter[str] = Counter(
+            {row["workspace"] or "": row["n"] for row in self._open_counts()},
+        )
+
+    # --- what comes in
+
+    async def add(self, message: Message, gateway: str) -> None:
+        """Returns when the wake is on the disk. One whose id is known already is that wake, and changes nothing.
+
+        Whoever comes first commits for all who come meanwhile. Cancelled or not, what was given is kept.
+        """
+        ticket = _Ticket(message, gateway)
+        self._tickets.append(ticket)
+        if len(self._tickets) == 1:
+            with anyio.CancelScope(shield=True):
+                await self._gather()
+                self._commit()
+        else:
+            await ticket.done.wait()
+        if ticket.error is not None:
+            raise ticket.error
+
+    async def _gather(self) -> None:
+        for _ in range(GATHER_TICKS):
+            before = len(self._tickets)
+            await anyio.sleep(GATHER_TICK)
+            if len(self._tickets) == before:
+                return
+
+    def _commit(self) -> None:
+        tickets, self._tickets = self._tickets, []
+        added: list[Record] = []
+        try:
+            with self._db.transaction():
+                for ticket in tickets:
+                    added += self._insert(ticket.message, ticket.gateway)
+        except Exception as exc:
+            for ticket in tickets:
+                ticket.error = exc
+            added = []
+        for ticket in tickets:
+            ticket.done.set()
+        for record in added:
+            self._open[record.workspace or ""] += 1
+            self._arrived(record)
+
+    def _insert(self, message: Message, gateway: str) -> list[Record]:
+        now = number_of(self._now())
+        lane = message.workspace or "" if message.lane is None else message.lane
+        rows = self._db.rows(
+            "INSERT INTO wakes (id, lane, workspace, task, text, mode, gateway, state, created, since) "
+            f"VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT (id) DO NOTHING RETURNING {FIELDS}, text",
+            (message.id, lane, message.workspace, message.task, message.text, message.mode, gateway, now, now),
+        )
+        return [record_of(row) for row in rows]
+
+    def open_of(self, workspace: str | None) -> int:
+        """How many wakes of a workspace wait."""
+        return self._open[workspace or ""]
+
+    @property
+    def open(self) -> int:
+        """How many wakes wait."""
+        return self._open.total()
+
+    # --- what is asked of it
+
+    def get(self, id_: str) -> Record | None:
+        """With all of its text."""
+        return self._one("id = ?", id_)
+
+    def by_number(self, number: int) -> Record | None:
+        """With all of its text."""
+        return self._one("number = ?", number)
+
+    def page(self, *, workspace: str | None, state: str | None, before: int | None, limit: int) -> list[Record]:
+        """The newest first, with the beginning of their texts."""
+        wheres = {"workspace = ?": workspace, "state = ?": state, "number < ?": before}
+        given = {where: value for where, value in wheres.items() if value is not None}
+        where = " AND ".join(given) or "1"
+        rows = self._db.rows(
+            f"SELECT {FIELDS}, substr(text, 1, {SHOWN}) AS text FROM wakes WHERE {where} "
+            f"ORDER BY number DESC LIMIT {limit:d}",
+            tuple(given.values()),
+        )
+        return [msgspec.structs.replace(record, text=bounded(record.text, SHOWN)) for record in map(record_of, rows)]
+
+    def attempts(self, record: Record) -> list[WakeAttempt]:
+        """The latest, the oldest of them first."""
+        rows = self._db.rows("SELECT * FROM wake_attempts WHERE wake = ? ORDER BY attempt", (record.number,))
+        return [
+            WakeAttempt(
+                gateway=row["gateway"],
+                began=time_of(row["began"]),
+                ended=maybe_time(row["ended"]),
+                status=row["status"],
+                answer=row["answer"],
+            )
+            for row in rows
+        ]
+
+    def recover(self) -> list[Record]:
+        """Everything that is not settled, in order and without text, for a forwarder that begins.
+
+        What was cut off in mid-attempt comes first: a gateway that has it already is told it again before anything
+        else, and drops it.
+        """
+        rows = self._db.rows(
+            f"SELECT {FIELDS}, '' AS text FROM wakes WHERE {_OPEN} ORDER BY state <> 'delivering', number"
+        )
+        self._db.run("UPDATE wakes SET state = 'queued' WHERE state = 'delivering'")
+        return [record_of(row) for row in rows]
+
+    # --- what happens to wakes
+
+    def reassign(self, names: Iterable[str], default: str) -> None:
+        """Give what waits for a gateway that is not among ``names`` to another."""
+        known = list(names)
+        marks = ", ".join("?" for _ in known)
+        self._db.run(f"UPDATE wakes SET gateway = ? WHERE {_OPEN} AND gateway NOT IN ({marks})", (default, *known))
+
+    def begin(self, number: int) -> Record | None:
+        """Note an attempt before it is made. The record with all of its text; None where it is settled."""
+        now = number_of(self._now())
+        with self._db.transaction():
+            rows = self._db.rows(
+                "UPDATE wakes SET state = 'delivering', attempts = attempts + 1, next = NULL "
+                f"WHERE number = ? AND {_OPEN} RETURNING {FIELDS}, text",
+                (number,),
+            )
+            if not rows:
+                return None
+            record = record_of(rows[0])
+            self._db.run(
+                "INSERT INTO wake_attempts (wake, attempt, gateway, began) VALUES (?, ?, ?, ?)",
+                (number, record.attempts, record.gateway, now),
+            )
+            self._db.run(
+                "DELETE FROM wake_attempts WHERE wake = ? AND attempt <= ?", (number, record.attempts - ATTEMPTS_KEPT)
+            )
+        return record
+
+    def end(self, record: Record, state: WakeState, verdict: Verdict, again: datetime | None) -> None:
+        """Note how an attempt ended, and what follows for its wake; ``again`` is when it is tried again."""
+        now = number_of(self._now())
+        settled = None if state is WakeState.QUEUED else now
+        with self._db.transaction():
+            self._db.run(
+                "UPDATE wake_attempts SET ended = ?, status = ?, answer = ? WHERE wake = ? AND attempt = ?",
+                (now, verdict.status, verdict.answer, record.number, record.attempts),
+            )
+            self._db.run(
+                "UPDATE wakes SET state = ?, settled = ?, next = ?, status = ?, answer = ? WHERE number = ?",
+                (state, settled, again and number_of(again), verdict.status, verdict.answer, record.number),
+            )
+        if settled is not None:
+            self._open[record.workspace or ""] -= 1
+            self._tell(record.id)
+
+    def settle(self, record: Record, state: WakeState, answer: str) -> None:
+        """End a wake without an attempt."""
+        changed = self._db.run(
+            f"UPDATE wakes SET state = ?, settled = ?, next = NULL, answer = ? WHERE number = ? AND {_OPEN}",
+            (state, number_of(self._now()), answer, record.number),
+        )
+        self._open[record.workspace or ""] -= changed
+        self._tell(record.id)
+
+    def settled(self, id_: str) -> anyio.Event:
+        """Is set when the wake of this id is settled from now on."""
+        return self._watched.setdefault(id_, anyio.Event())
+
+    def _tell(self, id_: str) -> None:
+        if (event := self._watched.pop(id_, None)) is not None:
+            event.set()
+
+    def reopen(self, where: str, values: Iterable[Any] = (), *, gateways: Iterable[str], default: str) -> list[Record]:
+        """Try settled wakes again that a condition holds for; delivered ones stay so."""
+        known = list(gateways)
+        marks = ", ".join("?" for _ in known)
+        rows = self._db.rows(
+            f"UPDATE wakes SET state = 'queued', since = ?, next = NULL, settled = NULL, "
+            f"gateway = CASE WHEN gateway IN ({marks}) THEN gateway ELSE ? END "
+            f"WHERE state IN ('rejected', 'dead') AND lane <> id AND {where} RETURNING {FIELDS}, '' AS text",
+            (number_of(self._now()), *known, default, *values),
+        )
+        records = sorted(map(record_of, rows), key=lambda record: record.number)
+        for record in records:
+            self._open[record.workspace or ""] += 1
+            self._arrived(record)
+        return records
+
+    def give_up(self, answer: str, *, patience: timedelta = PATIENCE) -> int:
+        """Declare dead what has waited for too long; it is said of each."""
+        now = self._now()
+        changed = self._db.run(
+            "UPDATE wakes SET state = 'dead', settled = ?, next = NULL, answer = coalesce(answer, ?) "
+            f"WHERE {_OPEN} AND state = 'queued' AND since < ?",
+            (number_of(now), answer, number_of(now - patience)),
+        )
+        if changed:
+            self._open = Counter({row["workspace"] or "": row["n"] for row in self._open_counts()})
+        return changed
+
+    def forget_old(self) -> None:
+        """Delete what was settled long ago, and what is too much."""
+        self._db.run("DELETE FROM wakes WHERE settled < ?", (number_of(self._now() - KEPT),))
+        self._db.run(
+            "DELETE FROM wakes WHERE settled IS NOT NULL AND number <= "
+            f"(SELECT number FROM wakes WHERE settled IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET {KEPT_COUNT})"
+        )
+
+    def _open_counts(self) -> list[sqlite3.Row]:
+        return self._db.rows(f"SELECT workspace, count(*) AS n FROM wakes WHERE {_OPEN} GROUP BY workspace")
+
+    def _one(self, where: str, value: object) -> Record | None:
+        rows = self._db.rows(f"SELECT {FIELDS}, text FROM wakes WHERE {where}", (value,))
+        return record_of(rows[0]) if rows else None

@@ -1,0 +1,100 @@
+"""A wake as state.db has it. Pure."""
+
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from controlplane.wake.message import delivered_text
+from protocol.wake import Wake, WakeMode, WakeState
+
+FIELDS: Final = (
+    "number, id, lane, workspace, task, mode, gateway, state, created, since, next, settled, attempts, status, answer"
+)
+"""What is selected of a wake, and ``text`` besides."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A wake as state.db has it; ``text`` may be its beginning only."""
+
+    number: int
+    id: str
+    lane: str
+    text: str
+    mode: str
+    gateway: str
+    state: WakeState
+    created: datetime
+    since: datetime
+    attempts: int
+    workspace: str | None = None
+    task: str | None = None
+    next: datetime | None = None
+    settled: datetime | None = None
+    status: int | None = None
+    answer: str | None = None
+
+    @property
+    def only_once(self) -> bool:
+        """A test: it stands in no lane with others, and is not tried again by itself."""
+        return self.lane == self.id
+
+    @property
+    def whole_text(self) -> str:
+        """What an assistant reads, of a record with all of its text."""
+        return delivered_text(self.id, self.text, self.workspace, self.task)
+
+    def shown(self) -> Wake:
+        return Wake(
+            id=self.id,
+            state=self.state,
+            text=self.text,
+            mode=self.mode,
+            created=self.created,
+            gateway=self.gateway,
+            attempts=self.attempts,
+            workspace=self.workspace,
+            task=self.task,
+            next=self.next,
+            settled=self.settled,
+            answer=self.answer,
+        )
+
+
+class Row(Protocol):
+    """What a query gives, by the names of columns."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+def record_of(row: Row) -> Record:
+    return Record(
+        number=row["number"],
+        id=row["id"],
+        lane=row["lane"],
+        text=row["text"],
+        mode=WakeMode(row["mode"]),
+        gateway=row["gateway"],
+        state=WakeState(row["state"]),
+        created=time_of(row["created"]),
+        since=time_of(row["since"]),
+        attempts=row["attempts"],
+        workspace=row["workspace"],
+        task=row["task"],
+        next=maybe_time(row["next"]),
+        settled=maybe_time(row["settled"]),
+        status=row["status"],
+        answer=row["answer"],
+    )
+
+
+def number_of(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def time_of(number: int) -> datetime:
+    return datetime.fromtimestamp(number / 1000, UTC)
+
+
+def maybe_time(number: int | None) -> datetime | None:
+    return None if number is None else time_of(number)
