@@ -23,7 +23,10 @@ from protocol.cron import (
 )
 
 PAGE: Final = 500
+HEADINGS: Final = ("NAME", "NEXT", "LAST", "SCHEDULE", "MESSAGE")
 NAME_COLUMNS: Final = 24
+WIDE: Final = 100
+"""Columns of a terminal that has room for messages."""
 RUN_SECONDS: Final = 600.0
 
 
@@ -43,7 +46,13 @@ def cron() -> None:
 @click.option("--tz", metavar="ZONE", help="The zone of --cron (this device's, unless you say) and --at.")
 @click.option("--message", metavar="TEXT", help="What your assistant is told.")
 @click.option("--system-event", metavar="TEXT", help="The same, as clawdbot calls it.")
-@click.option("--session", type=click.Choice([each.value for each in SessionTarget]), default="main", show_default=True)
+@click.option(
+    "--session",
+    type=click.Choice([each.value for each in SessionTarget]),
+    default="main",
+    show_default=True,
+    help="A session of its own cannot be asked for yet.",
+)
 @click.option(
     "--wake",
     type=click.Choice([each.value for each in WakeMode]),
@@ -108,19 +117,11 @@ def list_(as_json: bool) -> None:
     elif not jobs:
         output.note("There are no jobs; `perry cron add --at 20m --message 'what to tell your assistant'` adds one.")
     else:
-        most = NAME_COLUMNS if output.width() is not None else None
+        columns = output.width()
+        shown = HEADINGS if columns is None or columns >= WIDE else HEADINGS[:-1]
         output.table(
-            ["NAME", "NEXT", "LAST", "SCHEDULE", "MESSAGE"],
-            [
-                [
-                    output.cut(output.clean(job.name), most),
-                    "never" if job.next is None else times.coming(job.next),
-                    "" if job.last is None else _ended(job.last),
-                    _schedule(job),
-                    " ".join((job.text or "").split()),
-                ]
-                for job in jobs
-            ],
+            shown,
+            [_row(job, None if columns is None else NAME_COLUMNS)[: len(shown)] for job in jobs],
             [_reason(job.last) for job in jobs],
         )
 
@@ -187,6 +188,16 @@ def _zone_here() -> str | None:
         return tzlocal.get_localzone_name()
     except (LookupError, ValueError, OSError):
         return None
+
+
+def _row(job: Job, most: int | None) -> list[str]:
+    return [
+        output.cut(output.clean(job.name), most),
+        "never" if job.next is None else times.coming(job.next),
+        "" if job.last is None else _ended(job.last),
+        _schedule(job),
+        " ".join((job.text or "").split()),
+    ]
 
 
 def _schedule(job: Job) -> str:

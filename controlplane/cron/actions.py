@@ -59,7 +59,7 @@ class Wakes:
         self._waker = waker
 
     async def do(self, run: Begun) -> str | None:
-        return await self._waker.wake(told(run), mode=run.action.mode, id=f"cron-{run.id}")
+        return f"wake {await self._waker.wake(told(run), mode=run.action.mode, id=f'cron-{run.id}')}"
 
 
 def told(run: Begun) -> str:

@@ -122,6 +122,7 @@ def test_list(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) 
     lines = perry_("cron", "list").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[3].startswith("x" * 23 + "…  now")
+    assert "MESSAGE" not in lines[0]
 
 
 def test_no_jobs(agent: FakeAgent, perry_: Perry) -> None:

@@ -52,6 +52,7 @@ async def test_an_interval_goes_on(system: System, clock: FakeClock) -> None:
         clock.passes(hours=1)
         await system.settles()
     assert list(system.assistant.wakes) == [f"cron-{run.id}" for run in reversed(history(system))]
+    assert [f"wake {id_}" for id_ in system.assistant.wakes] == [run.detail for run in reversed(history(system))]
     assert len(system.assistant.wakes) == 3
 
 
