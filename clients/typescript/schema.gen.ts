@@ -617,6 +617,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/wakes/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Wakes, the newest first, and every gateway. */
+        post: operations["wakes.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/wakes/show": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** All of one wake, with each attempt's answer. */
+        post: operations["wakes.show"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/wakes/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Try now what waits, was rejected or is dead: one wake, or all. What was delivered stays so. */
+        post: operations["wakes.retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/wakes/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Wake a gateway once with a text that says that it is a test, and wait for its answer. */
+        post: operations["wakes.test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -754,7 +822,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Wake a person's assistant. It answers NOT_IMPLEMENTED for now. */
+        /** Wake a person's assistant. The answer says that the wake is safe, and its id. */
         post: operations["wake"];
         delete?: never;
         options?: never;
@@ -950,6 +1018,19 @@ export interface components {
             keepSessions?: boolean;
         };
         /**
+         * DoorAnswer
+         * @description What a wake door answers. ``id`` is there when the wake is safe; ``error`` when it was not taken.
+         */
+        DoorAnswer: {
+            ok: boolean;
+            /** @default null */
+            mode?: string | null;
+            /** @default null */
+            id?: string | null;
+            /** @default null */
+            error?: string | null;
+        };
+        /**
          * EndInput
          * @description stdin ends here. A command with a terminal has none to end: it is sent what ctrl-D types.
          */
@@ -962,7 +1043,7 @@ export interface components {
          * @description The codes in use. Each has one HTTP status (:data:`STATUS`).
          * @enum {unknown}
          */
-        ErrorCode: "BAD_GATEWAY" | "BAD_REQUEST" | "CONFLICT" | "FORBIDDEN" | "INSUFFICIENT_STORAGE" | "INTERNAL_SERVER_ERROR" | "METHOD_NOT_SUPPORTED" | "NOT_FOUND" | "NOT_IMPLEMENTED" | "PAYLOAD_TOO_LARGE" | "PRECONDITION_FAILED" | "SERVICE_UNAVAILABLE" | "TIMEOUT" | "UNAUTHORIZED";
+        ErrorCode: "BAD_GATEWAY" | "BAD_REQUEST" | "CONFLICT" | "FORBIDDEN" | "INSUFFICIENT_STORAGE" | "INTERNAL_SERVER_ERROR" | "METHOD_NOT_SUPPORTED" | "NOT_FOUND" | "NOT_IMPLEMENTED" | "PAYLOAD_TOO_LARGE" | "PRECONDITION_FAILED" | "SERVICE_UNAVAILABLE" | "TIMEOUT" | "TOO_MANY_REQUESTS" | "UNAUTHORIZED";
         /**
          * ExecCommand
          * @description Input of ``workspaces.exec``: run as user ``workspace`` in the project folder, never through a shell of ours.
@@ -1229,6 +1310,20 @@ export interface components {
             limit?: number;
         };
         /**
+         * ListWakes
+         * @description Which wakes: the newest first.
+         */
+        ListWakes: {
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            state?: string | null;
+            /** @default null */
+            cursor?: string | null;
+            /** @default 50 */
+            limit?: number;
+        };
+        /**
          * ListeningPort
          * @description A port on which something in a workspace listens. ``loopback`` is what only the workspace itself reaches.
          *
@@ -1356,6 +1451,21 @@ export interface components {
             type: "resize";
             columns: number;
             rows: number;
+        };
+        /**
+         * Retried
+         * @description How many wakes are tried again.
+         */
+        Retried: {
+            count: number;
+        };
+        /**
+         * RetryWakes
+         * @description What is tried again, now: this wake; without ``id`` every wake that was rejected, is dead, or waits.
+         */
+        RetryWakes: {
+            /** @default null */
+            id?: string | null;
         };
         /**
          * Run
@@ -1525,6 +1635,15 @@ export interface components {
         SetSecret: {
             name: string;
             value: string;
+        };
+        /**
+         * ShownWake
+         * @description All of a wake: what the gateway is sent, and the latest attempts, the oldest first.
+         */
+        ShownWake: {
+            wake: components["schemas"]["Wake"];
+            text: string;
+            attempts: components["schemas"]["WakeAttempt"][];
         };
         /**
          * Snapshot
@@ -1775,6 +1894,14 @@ export interface components {
             term?: string;
         };
         /**
+         * TestWake
+         * @description Send a wake that says that it is a test, once; to the default gateway where none is named.
+         */
+        TestWake: {
+            /** @default null */
+            gateway?: string | null;
+        };
+        /**
          * Text
          * @description What was said. ``omitted`` is the number of characters that were cut off its end.
          */
@@ -1855,11 +1982,88 @@ export interface components {
             key: string;
         };
         /**
+         * Wake
+         * @description A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try.
+         *
+         *     ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it.
+         */
+        Wake: {
+            id: string;
+            state: components["schemas"]["WakeState"];
+            text: string;
+            mode: string;
+            created: string;
+            gateway: string;
+            attempts: number;
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            task?: string | null;
+            /** @default null */
+            next?: string | null;
+            /** @default null */
+            settled?: string | null;
+            /** @default null */
+            answer?: string | null;
+        };
+        /**
+         * WakeAttempt
+         * @description One try at a gateway. ``status`` is that of HTTP, where one came. Without ``ended`` it goes on or was cut off.
+         */
+        WakeAttempt: {
+            gateway: string;
+            began: string;
+            /** @default null */
+            ended?: string | null;
+            /** @default null */
+            status?: number | null;
+            /** @default null */
+            answer?: string | null;
+        };
+        /**
+         * WakeGateway
+         * @description A gateway of the settings. ``waiting`` counts the wakes for it. ``problem`` is why it gets none for now.
+         */
+        WakeGateway: {
+            name: string;
+            kind: string;
+            url: string;
+            default: boolean;
+            waiting: number;
+            /** @default null */
+            problem?: string | null;
+        };
+        /**
          * WakeMode
          * @description When the assistant looks at it: at once, or with its next heartbeat.
          * @enum {unknown}
          */
         WakeMode: "next-heartbeat" | "now";
+        /**
+         * WakeRef
+         * @description One wake.
+         */
+        WakeRef: {
+            id: string;
+        };
+        /**
+         * WakeState
+         * @description How a wake stands.
+         *
+         *     ``rejected``: the gateway refused it for good, and says why. ``dead``: for days nobody took it.
+         * @enum {unknown}
+         */
+        WakeState: "dead" | "delivered" | "delivering" | "queued" | "rejected";
+        /**
+         * Wakes
+         * @description A page of wakes, and every gateway. ``next_cursor`` is absent on the last page.
+         */
+        Wakes: {
+            items: components["schemas"]["Wake"][];
+            gateways: components["schemas"]["WakeGateway"][];
+            /** @default null */
+            nextCursor?: string | null;
+        };
         /**
          * WhoAmI
          * @description Output of ``auth.whoami``. All but ``kind`` and ``may`` comes from the tailnet.
@@ -3083,6 +3287,122 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    "wakes.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ListWakes"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Wakes"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "wakes.show": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["WakeRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["ShownWake"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "wakes.retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["RetryWakes"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Retried"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "wakes.test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["TestWake"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Wake"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
     ready: {
         parameters: {
             query?: never;
@@ -3120,9 +3440,34 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": {
+                    text: string;
+                    /** @enum {unknown} */
+                    mode?: "now" | "next-heartbeat";
+                };
+            };
+        };
         responses: {
-            default: components["responses"]["Error"];
+            /** @description It was taken. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DoorAnswer"];
+                };
+            };
+            /** @description It was not; `error` says why. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DoorAnswer"];
+                };
+            };
         };
     };
     "logs.follow": {
