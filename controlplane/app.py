@@ -39,6 +39,8 @@ from controlplane.system.requests import Requests
 from controlplane.system.service import Agent
 from controlplane.tailnet import routes as tailnet
 from controlplane.tailnet.service import TailnetService
+from controlplane.tasks import routes as tasks
+from controlplane.tasks.service import TaskService
 from controlplane.wake import routes as wake
 from controlplane.wake.service import WakeService
 from controlplane.workspaces import routes as workspaces
@@ -55,6 +57,7 @@ GROUPS: tuple[Group[Any], ...] = (
     credentials.group,
     credentials.secrets,
     cron.group,
+    tasks.group,
     wake.group,
 )
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
@@ -75,6 +78,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions
     session_changes: Changes
     cron: Cron
+    tasks: TaskService
     wakes: WakeService
     uploads: UploadFolder
     tokens: Tokens
@@ -101,6 +105,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *credentials.group.bind(self.credentials),
             *credentials.secrets.bind(self.secrets),
             *cron.group.bind(self.cron),
+            *tasks.group.bind(self.tasks),
             *wake.group.bind(self.wakes),
             *auth.group.bind(auth.Nothing()),
         ]

@@ -111,6 +111,15 @@ class WorkspaceSettings(Section, frozen=True):
     """Processes and threads."""
 
 
+class TaskSettings(Section, frozen=True):
+    """Tasks that are dispatched to coding agents."""
+
+    parallel: Annotated[int, msgspec.Meta(ge=1)] = 50
+    """How many may be at work at once; the others wait for their turn."""
+    per_workspace: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """How many of them in one workspace."""
+
+
 class Settings(Section, frozen=True):
     """The root of ``config.json``."""
 
@@ -139,6 +148,7 @@ class Settings(Section, frozen=True):
     dotfiles: DotfilesSettings = DotfilesSettings()
     agents: AgentSettings = AgentSettings()
     hooks: HookSettings = HookSettings()
+    tasks: TaskSettings = TaskSettings()
     mcp_servers: tuple[McpServer, ...] = ()
     """MCP servers for all coding agents: ``name``, and ``command``, ``args``, ``env`` or ``url``, ``headers``."""
     skills: tuple[str | Skill, ...] = ()

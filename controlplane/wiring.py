@@ -30,7 +30,14 @@ from controlplane.cron.scheduler import Scheduler, SystemClock
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store as CronStore
 from controlplane.db import Database
-from controlplane.errors import AlreadyRunning, EngineError, NotReady, StartupError, TailnetError
+from controlplane.errors import (
+    AlreadyRunning,
+    EngineError,
+    NotReady,
+    OutOfSpace,
+    StartupError,
+    TailnetError,
+)
 from controlplane.events.bus import Bus
 from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import GatewaySettings
@@ -48,6 +55,9 @@ from controlplane.system.requests import Requests
 from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
+from controlplane.tasks.dispatcher import Dispatcher
+from controlplane.tasks.service import News, TaskService
+from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
 from controlplane.workers.delivery import Delivery
 from controlplane.workers.secrets import WorkerSecrets
@@ -61,7 +71,7 @@ from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
 from controlplane.workspaces.reconciler import Reconciler
 from controlplane.workspaces.service import Announcer, Workspaces
 from controlplane.workspaces.sidecars import Sidecars
-from controlplane.workspaces.spec import PodSettings
+from controlplane.workspaces.spec import PodSettings, instance_labels
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.store import Store
 from controlplane.workspaces.uploads import UploadFolder
@@ -137,7 +147,7 @@ class Core:
         self.stop = anyio.Event()
         self._outside = outside
         self._database = database
-        store = Store(database, outside.tailnet.identity)
+        store = self._store = Store(database, outside.tailnet.identity)
         pods = Pods(
             outside.engine,
             outside.machine,
@@ -169,6 +179,19 @@ class Core:
             home=home_of(environ),
             settings=lambda: load(loaded.folder, environ).settings,
             workspaces=lambda: self.workspaces,
+            workers=self.workers,
+        )
+        self._sessions_database = SessionsDatabase(loaded.folder / "sessions.db")
+        session_changes = Changes()
+        self.session_follower = Follower(
+            self._sessions_database,
+            session_changes,
+            created=lambda name: record.reservation.created if (record := store.get(name)) else "",
+            secrets=lambda: self.credentials.secret_values(),
+        )
+        self.fleet.register(self.session_follower)
+        sessions = Sessions(
+            self._sessions_database, session_changes, self.session_follower, lambda name: store.get(name) is not None
         )
         starter = Starter(
             engine=outside.engine,
@@ -209,6 +232,7 @@ class Core:
             workers=self.workers,
             announcer=_Everybody(self.bus, self.workers),
             jobs=self.jobs,
+            keep_sessions=sessions.keep,
             checkpoint=checkpoint,
         )
         self._host_rules = HostRules(outside.engine, outside.tailnet, instance=settings.instance, image=sidecar_image)
@@ -250,6 +274,17 @@ class Core:
                 own_addresses=Remembered(outside.machine.own_tailnet_addresses),
             ),
         )
+        task_store, task_news = TaskStore(database), News()
+        self.dispatcher = Dispatcher(
+            task_store,
+            self.workspaces,
+            self.wakes,
+            task_news,
+            parallel=settings.tasks.parallel,
+            per_workspace=settings.tasks.per_workspace,
+            announce=self.bus.task_changed,
+        )
+        self.fleet.register(self.dispatcher)
         cron_store, clock = CronStore(database), SystemClock()
         self.scheduler = Scheduler(cron_store, {Wake: Wakes(self.wakes)}, clock)
         self._at_gateway = GatewayResolver(
@@ -287,7 +322,10 @@ class Core:
             logs=Logs(outside.engine, self.workspaces),
             credentials=self.credentials,
             secrets=secrets,
+            sessions=sessions,
+            session_changes=session_changes,
             cron=Cron(cron_store, self.scheduler, clock),
+            tasks=TaskService(task_store, self.workspaces, self.fleet.link, self.dispatcher, task_news),
             wakes=self.wakes,
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
@@ -360,12 +398,15 @@ class Core:
             async with anyio.create_task_group() as tasks:
                 self.jobs.run_in(tasks)
                 self.sidecars.run_in(tasks)
+                self.session_follower.run_in(tasks)
                 self.fleet.run_in(tasks)
                 self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)
                 tasks.start_soon(self.reconciler.run)
+                tasks.start_soon(self._let_go_of_sessions)
                 tasks.start_soon(self.wakes.run)
+                tasks.start_soon(self.dispatcher.run)
                 tasks.start_soon(self.scheduler.run)
                 tasks.start_soon(watch_for_ever, self.credentials)
                 tasks.start_soon(self.gateway.run, self.reconciler.looked)
@@ -380,9 +421,24 @@ class Core:
             if inside is not None:
                 inside.close()
                 (folder / CONTROL_SOCKET).unlink(missing_ok=True)
+            self._sessions_database.close()
             with anyio.CancelScope(shield=True):
                 await self._outside.tailnet.close()
                 await self._outside.engine.close()
+
+    async def _let_go_of_sessions(self) -> None:
+        """Of workspaces that were deleted while nobody looked, once all that there are have been found."""
+        await self.reconciler.looked.wait()
+        while True:
+            try:
+                found = await self._outside.engine.containers(instance_labels(self.services.loaded.settings.instance))
+                there = [(record.name, record.reservation.created) for record in self._store.all()]
+                unsure = {state.labels.get("perry.workspace", "") for state in found}
+                await self.session_follower.end_others(there, unsure)
+                return
+            except (EngineError, NotReady, OutOfSpace) as exc:
+                log.warning("sessions of workspaces that were deleted are let go of later: %s", exc)
+                await anyio.sleep(30)
 
     async def _end_on_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

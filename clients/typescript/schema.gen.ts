@@ -617,6 +617,125 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/tasks/dispatch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give a coding agent a task, and return at once. */
+        post: operations["tasks.dispatch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/tasks/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Tasks, the newest first. */
+        post: operations["tasks.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/tasks/get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** One task. */
+        post: operations["tasks.get"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/tasks/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A piece of what the agent has printed. */
+        post: operations["tasks.logs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/tasks/wait": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Wait until tasks have ended, or need a person. */
+        post: operations["tasks.wait"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/tasks/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End a task. What has ended stays as it is. */
+        post: operations["tasks.cancel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/tasks/result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a task has left: the agent's last message, commits, the diff's size. */
+        post: operations["tasks.result"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rpc/wakes/list": {
         parameters: {
             query?: never;
@@ -965,6 +1084,14 @@ export interface components {
             wait?: boolean;
         };
         /**
+         * Commit
+         * @description A commit that was made during a task.
+         */
+        Commit: {
+            id: string;
+            subject: string;
+        };
+        /**
          * Config
          * @description Output of ``config.get``.
          */
@@ -1016,6 +1143,40 @@ export interface components {
             force?: boolean;
             /** @default false */
             keepSessions?: boolean;
+        };
+        /**
+         * DispatchTask
+         * @description Input of ``tasks.dispatch``.
+         *
+         *     ``create`` makes the workspace where it is missing, with ``clone`` and ``branch`` as ``workspaces.start`` takes
+         *     them (a branch that the repository does not have is made); ``start`` starts one that is stopped. ``timeout`` is in
+         *     seconds, from its start. ``key`` makes it safe to ask twice: the same key is the same task.
+         */
+        DispatchTask: {
+            workspace: string;
+            task: string;
+            /** @default opencode */
+            agent?: components["schemas"]["TaskAgent"];
+            /** @default null */
+            model?: string | null;
+            /** @default null */
+            timeout?: number | null;
+            /** @default now */
+            wake?: components["schemas"]["WakeWhen"];
+            /** @default never */
+            removeWhen?: components["schemas"]["RemoveWhen"];
+            /** @default false */
+            create?: boolean;
+            /** @default false */
+            start?: boolean;
+            /** @default null */
+            clone?: string | null;
+            /** @default null */
+            origin?: string | null;
+            /** @default null */
+            branch?: string | null;
+            /** @default null */
+            key?: string | null;
         };
         /**
          * DoorAnswer
@@ -1310,6 +1471,20 @@ export interface components {
             limit?: number;
         };
         /**
+         * ListTasks
+         * @description Which tasks: the newest first.
+         */
+        ListTasks: {
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            state?: string | null;
+            /** @default null */
+            cursor?: string | null;
+            /** @default 50 */
+            limit?: number;
+        };
+        /**
          * ListWakes
          * @description Which wakes: the newest first.
          */
@@ -1423,6 +1598,17 @@ export interface components {
             limit?: number;
         };
         /**
+         * ReadTaskLogs
+         * @description What the agent has printed, from byte ``offset`` on; a negative one counts from the end.
+         */
+        ReadTaskLogs: {
+            id: string;
+            /** @default 0 */
+            offset?: number;
+            /** @default 65536 */
+            limit?: number;
+        };
+        /**
          * Readiness
          * @description Answer of ``/ready``: 200 when all is well, else 503 with the first ``error``.
          */
@@ -1432,6 +1618,12 @@ export interface components {
             /** @default null */
             error?: string | null;
         };
+        /**
+         * RemoveWhen
+         * @description When a task's workspace is deleted after it. Never while work exists in it that is nowhere else.
+         * @enum {unknown}
+         */
+        RemoveWhen: "done" | "never" | "success";
         /**
          * RenameSession
          * @description Another title, in the agent's own store.
@@ -1762,6 +1954,8 @@ export interface components {
         /**
          * Synced
          * @description Output of ``workspaces.sync``. ``kept`` and ``problems`` are sentences; paths begin with ``~/``.
+         *
+         *     ``worker`` is the version of the worker that was brought; absent where the right one ran already.
          */
         Synced: {
             name: string;
@@ -1770,6 +1964,8 @@ export interface components {
             kept: string[];
             problems: string[];
             seconds: number;
+            /** @default null */
+            worker?: string | null;
         };
         /**
          * TailnetNode
@@ -1865,6 +2061,12 @@ export interface components {
             removal?: string | null;
         };
         /**
+         * TaskAgent
+         * @description Who does it. ``command``: no coding agent; the task is a command line for the workspace's shell.
+         * @enum {unknown}
+         */
+        TaskAgent: "claude" | "codex" | "command" | "opencode";
+        /**
          * TaskChanged
          * @description A task was dispatched or has changed. No snapshot has them: ``tasks.list`` does.
          */
@@ -1875,6 +2077,45 @@ export interface components {
             task: components["schemas"]["Task"];
         };
         /**
+         * TaskLogs
+         * @description A piece of a task's log. ``next`` is the offset after it, ``size`` what there is now, in bytes.
+         */
+        TaskLogs: {
+            text: string;
+            offset: number;
+            next: number;
+            size: number;
+            ended: boolean;
+        };
+        /**
+         * TaskRef
+         * @description One task.
+         */
+        TaskRef: {
+            id: string;
+        };
+        /**
+         * TaskResult
+         * @description What a task left. ``diff_stat`` is git's own, from the commit where it began to the files as they are now;
+         *     ``uncommitted`` counts the files that are in no commit; ``unpushed`` the commits on no remote; ``unknown`` says why
+         *     git could not be asked, where it could not.
+         */
+        TaskResult: {
+            task: components["schemas"]["Task"];
+            /** @default null */
+            lastMessage?: string | null;
+            /** @default [] */
+            commits?: components["schemas"]["Commit"][];
+            /** @default null */
+            diffStat?: string | null;
+            /** @default null */
+            uncommitted?: number | null;
+            /** @default null */
+            unpushed?: number | null;
+            /** @default null */
+            unknown?: string | null;
+        };
+        /**
          * TaskState
          * @description How a task stands.
          *
@@ -1883,6 +2124,15 @@ export interface components {
          * @enum {unknown}
          */
         TaskState: "cancelled" | "failed" | "lost" | "queued" | "running" | "stalled" | "succeeded" | "waiting";
+        /**
+         * Tasks
+         * @description A page of tasks. ``next_cursor`` is absent on the last.
+         */
+        Tasks: {
+            items: components["schemas"]["Task"][];
+            /** @default null */
+            nextCursor?: string | null;
+        };
         /**
          * TerminalSize
          * @description A terminal, in characters. ``term`` is its kind, as in the variable TERM.
@@ -1982,6 +2232,26 @@ export interface components {
             key: string;
         };
         /**
+         * WaitForTasks
+         * @description Wait until all of these tasks (with ``any``, one of them) have ended or wait for a person, or ``timeout``
+         *     seconds have passed.
+         */
+        WaitForTasks: {
+            ids: string[];
+            /** @default false */
+            any?: boolean;
+            /** @default 60 */
+            timeout?: number;
+        };
+        /**
+         * Waited
+         * @description The tasks as they stand. ``done``: what was waited for has come.
+         */
+        Waited: {
+            items: components["schemas"]["Task"][];
+            done: boolean;
+        };
+        /**
          * Wake
          * @description A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try.
          *
@@ -2054,6 +2324,12 @@ export interface components {
          * @enum {unknown}
          */
         WakeState: "dead" | "delivered" | "delivering" | "queued" | "rejected";
+        /**
+         * WakeWhen
+         * @description How the end of a task wakes the gateway that waits.
+         * @enum {unknown}
+         */
+        WakeWhen: "next-heartbeat" | "none" | "now";
         /**
          * Wakes
          * @description A page of wakes, and every gateway. ``next_cursor`` is absent on the last page.
@@ -3281,6 +3557,209 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["JobRuns"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.dispatch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["DispatchTask"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Task"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ListTasks"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Tasks"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["TaskRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Task"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ReadTaskLogs"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["TaskLogs"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.wait": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["WaitForTasks"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Waited"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["TaskRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Task"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["TaskRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["TaskResult"];
                     };
                 };
             };

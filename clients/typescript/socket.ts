@@ -4,7 +4,11 @@ import type { components } from "./schema.gen.ts";
 
 type Schemas = components["schemas"];
 
-export type Event = Schemas["Snapshot"] | Schemas["WorkspaceChanged"] | Schemas["WorkspaceDeleted"];
+export type Event =
+  | Schemas["Snapshot"]
+  | Schemas["WorkspaceChanged"]
+  | Schemas["WorkspaceDeleted"]
+  | Schemas["TaskChanged"];
 
 /** The connection was closed in a way that trying again does not mend. */
 export class Closed extends Error {

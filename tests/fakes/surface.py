@@ -17,9 +17,10 @@ from controlplane.cron.scheduler import Scheduler, SystemClock
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store as CronStore
 from controlplane.db import Database
+from controlplane.errors import WorkerUnavailable
 from controlplane.events.bus import Bus
 from controlplane.logs.service import Logs
-from controlplane.ports import ContainerSpec
+from controlplane.ports import ContainerSpec, WorkerLink
 from controlplane.sessions.changes import Changes
 from controlplane.sessions.database import SessionsDatabase
 from controlplane.sessions.follower import Follower
@@ -31,11 +32,15 @@ from controlplane.system.requests import Requests
 from controlplane.system.server import listen, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService
+from controlplane.tasks.dispatcher import Dispatcher
+from controlplane.tasks.service import News, TaskService
+from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
 from controlplane.workspaces.uploads import UploadFolder
 from tests.fakes.engine import FakeEngine
 from tests.fakes.processes import FakeProcesses
 from tests.fakes.tailnet import FakeTailnet
+from tests.fakes.worker_keeper import FakeWorkerKeeper
 from tests.fakes.workspaces import FakeWorkspaces, workspace
 
 IMAGE = "surface:1"
@@ -51,6 +56,10 @@ def outgoing(folder: Path) -> Outgoing:
         own_port=7000,
         own_addresses=lambda: (),
     )
+
+
+def _no_worker(name: str) -> WorkerLink:
+    raise WorkerUnavailable(f"The worker of {name!r} is not there.")
 
 
 class Surface:
@@ -73,10 +82,15 @@ class Surface:
         weakref.finalize(self, database.close)
         cron = CronStore(database)
         self.hooks = load(folder, {}).settings.hooks
-        sessions_database = SessionsDatabase(folder / "sessions.db")
+        self.sessions_database = sessions_database = SessionsDatabase(folder / "sessions.db")
         weakref.finalize(self, sessions_database.close)
         self.session_changes = Changes()
         self.session_follower = Follower(sessions_database, self.session_changes, created=lambda name: "")
+        wakes = WakeService(database, self.hooks, folder, outgoing(folder))
+        task_store, news = TaskStore(database), News()
+        dispatcher = Dispatcher(
+            task_store, self.workspaces, wakes, news, parallel=1, per_workspace=1, announce=self.bus.task_changed
+        )
         self.services = Services(
             loaded=load(folder, {"PERRY_PORT": "7000"}),
             workspaces=self.workspaces,
@@ -94,11 +108,13 @@ class Surface:
                 home=folder,
                 settings=lambda: load(folder, {}).settings,
                 workspaces=lambda: self.workspaces,
+                workers=FakeWorkerKeeper(),
             ),
             secrets=self.secrets,
             sessions=Sessions(sessions_database, self.session_changes, self.session_follower, self._exists),
             session_changes=self.session_changes,
-            wakes=WakeService(database, self.hooks, folder, outgoing(folder)),
+            tasks=TaskService(task_store, self.workspaces, _no_worker, dispatcher, news),
+            wakes=wakes,
             cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),
