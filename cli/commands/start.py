@@ -17,7 +17,6 @@ from protocol.events import Snapshot, WorkspaceChanged, WorkspaceDeleted
 from protocol.workspaces import Startup, StartupState, StartWorkspace, TailnetState, Workspace, WorkspaceRef
 
 RETRIES = 5
-FIRST_SNAPSHOT_SECONDS = 5.0
 
 
 @click.command()
@@ -102,18 +101,17 @@ def start(
 
 def follow(client: Client, name: str, ask: Callable[[], Workspace], shown: View) -> Workspace:
     """Ask for the start of a workspace and show it to its end, over lost connections and restarts of the agent."""
-    from cli.events import Events
-
     try:
+        asked = ask()
+        attempt = asked.startup.attempt if asked.startup else 1
+        if (ended := _ended(asked, attempt)) is not None:
+            return ended
+        if asked.startup is not None:
+            shown.update(asked.startup)
+        # Only now, since to load it takes a while, in which the agent works. The snapshot has what was missed.
+        from cli.events import Events
+
         with Events(client, name) as events:
-            # What comes after the first snapshot is about this start; so is every later snapshot.
-            events.receive(FIRST_SNAPSHOT_SECONDS)
-            asked = ask()
-            attempt = asked.startup.attempt if asked.startup else 1
-            if (ended := _ended(asked, attempt)) is not None:
-                return ended
-            if asked.startup is not None:
-                shown.update(asked.startup)
             while True:
                 event = events.receive(FRAME_SECONDS)
                 shown.say("The agent does not answer; trying again …" if events.away else None)

@@ -137,6 +137,7 @@ def test_a_failed_clone_is_exit_code_1_and_gits_words(perry_: Perry, agent: Fake
 
 def test_a_lost_connection_does_not_end_it(perry_: Perry, agent: FakeAgent) -> None:
     def walk(now: Workspace) -> None:
+        agent.wait_for_subscriptions(1)
         now = with_step(now, StepId.KEY, StepStatus.DONE)
         agent.publish(now)
         agent.drop_connections()
@@ -152,6 +153,7 @@ def test_a_lost_connection_does_not_end_it(perry_: Perry, agent: FakeAgent) -> N
 
 def test_an_end_that_came_while_the_connection_was_lost(perry_: Perry, agent: FakeAgent) -> None:
     def walk(now: Workspace) -> None:
+        agent.wait_for_subscriptions(1)
         agent.workspaces[now.name] = ended(now)  # Nobody is told: only the next snapshot has it.
         agent.drop_connections()
 
@@ -161,6 +163,7 @@ def test_an_end_that_came_while_the_connection_was_lost(perry_: Perry, agent: Fa
 
 def test_a_workspace_that_is_gone_after_a_lost_connection(perry_: Perry, agent: FakeAgent) -> None:
     def walk(now: Workspace) -> None:
+        agent.wait_for_subscriptions(1)
         del agent.workspaces[now.name]
         agent.drop_connections()
 
@@ -171,6 +174,7 @@ def test_a_workspace_that_is_gone_after_a_lost_connection(perry_: Perry, agent: 
 
 def test_a_workspace_that_is_deleted_meanwhile(perry_: Perry, agent: FakeAgent) -> None:
     def walk(now: Workspace) -> None:
+        agent.wait_for_subscriptions(1)
         agent._tell(WorkspaceDeleted(seq=1, name="alpha"))
 
     with walking(agent, walk):
