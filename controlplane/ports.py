@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+import anyio
 import msgspec
 
 from protocol.worker import Event, Hello, Request, Result
@@ -504,9 +505,14 @@ class WorkerKeeper(Protocol):
     def files(self, workspace: str) -> Sequence[File]:
         """What its container is given before it starts."""
 
-    async def attend(self, workspace: str, container: ContainerState, address: str | None) -> str | None:
+    async def attend(
+        self, workspace: str, container: ContainerState, address: str | None, enough: anyio.Event
+    ) -> str | None:
         """Put the right worker in place where another is, and return when its stream stands. For a workspace that has
-        just been started; ``address`` is its pod's. What is worth saying; PerryError where it cannot be."""
+        just been started; ``address`` is its pod's. What is worth saying; PerryError where it cannot be.
+
+        Once ``enough`` is set, the right one that is only coming up is not waited for.
+        """
 
     def shown(self, workspace: str) -> WorkspaceWorker | None:
         """How its worker stands; None where nobody looks after it."""

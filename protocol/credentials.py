@@ -10,7 +10,10 @@ class SyncWorkspace(Wire, frozen=True):
 
 
 class Synced(Wire, frozen=True):
-    """Output of ``workspaces.sync``. ``kept`` and ``problems`` are sentences; paths begin with ``~/``."""
+    """Output of ``workspaces.sync``. ``kept`` and ``problems`` are sentences; paths begin with ``~/``.
+
+    ``worker`` is the version of the worker that was brought; absent where the right one ran already.
+    """
 
     name: str
     brought: list[str]
@@ -18,6 +21,7 @@ class Synced(Wire, frozen=True):
     kept: list[str]
     problems: list[str]
     seconds: float
+    worker: str | None = None
 
 
 class BroughtItem(Wire, frozen=True):

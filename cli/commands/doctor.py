@@ -15,6 +15,7 @@ import msgspec
 from cli import config, output
 from cli.client import Client
 from cli.commands.parameters import as_json
+from cli.commands.workspaces import worker_note
 from cli.errors import CliError, NotReachable
 from protocol.agent import AgentInfo
 from protocol.auth import IdentityKind, WhoAmI
@@ -276,6 +277,8 @@ def _workspaces(workspaces: list[Workspace]) -> Iterator[Check]:
         elif off and each.status is WorkspaceStatus.RUNNING:
             text = f"{each.name} is {tailnet.status} on the tailnet"
             yield Check("workspace", Verdict.WARN, text, tailnet.error or f"`perry restart {each.name}`")
+        if note := worker_note(each):
+            yield Check("worker", Verdict.WARN, f"{each.name}: {note}")
 
 
 def _open(settings: dict[str, object], workspaces: list[Workspace]) -> Iterator[Check]:

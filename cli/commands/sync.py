@@ -15,7 +15,7 @@ from protocol.workspaces import Workspace, WorkspaceStatus
 @click.option("--all", "-a", "all_", is_flag=True, help="Every workspace that runs.")
 @as_json
 def sync(name: str | None, all_: bool, as_json: bool) -> None:
-    """Bring what has changed of credentials and settings into a workspace that runs.
+    """Bring what has changed of credentials and settings into a workspace that runs, and a newer worker.
 
     What was changed in the workspace stays, and is named. It also happens by itself, at each start and when a file
     changes on the agent's machine. `perry config` shows what is brought.
@@ -55,13 +55,15 @@ def _running(client: Client) -> list[str]:
 
 
 def _tell(synced: Synced) -> None:
-    count = len(synced.brought) + len(synced.removed)
+    count = len(synced.brought) + len(synced.removed) + (synced.worker is not None)
     what = "is up to date" if not count else f"got {count} change{'s' if count > 1 else ''}"
     output.line(f"{synced.name} {what}, in {synced.seconds:.1f} s.")
     for path in synced.brought:
         output.line(f"  {output.clean(path)}")
     for path in synced.removed:
         output.line(f"  {output.clean(path)} (taken away)")
+    if synced.worker is not None:
+        output.line(f"  the worker, version {output.clean(synced.worker)}")
     for sentence in synced.kept:
         output.note(f"  Kept: {output.clean(sentence)}")
     for sentence in synced.problems:

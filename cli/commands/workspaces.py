@@ -28,7 +28,7 @@ def list_(as_json: bool) -> None:
         output.table(
             ["NAME", "STATUS", "TAILNET", "SSH PORT", "AGE", "REPOSITORY"],
             [_row(each) for each in workspaces],
-            [each.error or each.tailnet.error for each in workspaces],
+            [each.error or each.tailnet.error or worker_note(each) for each in workspaces],
         )
 
 
@@ -57,6 +57,8 @@ def info(name: str, as_json: bool) -> None:
             ("Docker inside", "yes" if workspace.docker else "no"),
             ("Limits", f"{limits.cpus:g} CPUs, {output.size(limits.memory)}, {limits.pids} processes"),
             ("Created", f"{workspace.created} ({output.age(workspace.created)} ago)"),
+            ("Worker", _worker(workspace)),
+            ("Worker note", worker_note(workspace)),
             ("Container", (workspace.container_id or "")[:12]),
         ]
     )
@@ -111,6 +113,23 @@ def status_of(workspace: Workspace) -> str:
     if starting and workspace.status is not WorkspaceStatus.CREATING:
         return f"{workspace.status}, starting"
     return str(workspace.status)
+
+
+def worker_note(workspace: Workspace) -> str | None:
+    """What there is to say of its worker, and to do; None where all is well."""
+    worker = workspace.worker
+    if worker is None:
+        return None
+    if worker.error:
+        return f"Its worker is not heard: {worker.error.rstrip('.')}; `perry sync {workspace.name}` brings it anew."
+    if worker.outdated:
+        return f"Its worker has another version than the agent's; `perry sync {workspace.name}` brings that."
+    return None
+
+
+def _worker(workspace: Workspace) -> str:
+    worker = workspace.worker
+    return "" if worker is None else f"{worker.state} {worker.version or ''}".strip()
 
 
 def _row(workspace: Workspace) -> list[str]:

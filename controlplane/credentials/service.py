@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+import msgspec
 
 from controlplane.credentials import sources
 from controlplane.credentials.delivery import Outcome, deliver
@@ -34,6 +35,13 @@ class Located(Protocol):
     def last_seen(self) -> Sequence[Workspace]: ...
 
 
+class Renewing(Protocol):
+    """Knows the worker that a workspace should have."""
+
+    async def renew(self, workspace: str, container: str) -> str | None:
+        """The version that was brought; None where it ran already. PerryError where it could not be."""
+
+
 class Credentials:
     """``settings`` reads them anew each time; ``home`` is the folder of the person whose control plane this is."""
 
@@ -45,12 +53,14 @@ class Credentials:
         home: Path,
         settings: Callable[[], Settings],
         workspaces: Callable[[], Located],
+        workers: Renewing,
     ) -> None:
         self._engine = engine
         self._secrets = secrets
         self._home = home
         self._settings = settings
         self._workspaces = workspaces
+        self._workers = workers
         self._locks: dict[str, anyio.Lock] = {}
 
     # --- at a start (controlplane.ports.Provisions)
@@ -89,7 +99,15 @@ class Credentials:
     # --- when somebody asks
 
     async def sync(self, name: str) -> Synced:
-        """Bring what has changed into a workspace that runs."""
+        """Bring what has changed into a workspace that runs, and the worker where it has another."""
+        synced = await self._sync(name)
+        try:
+            worker = await self._workers.renew(name, await self._workspaces().container(name))
+        except PerryError as exc:
+            return msgspec.structs.replace(synced, problems=[*synced.problems, exc.message])
+        return msgspec.structs.replace(synced, worker=worker)
+
+    async def _sync(self, name: str) -> Synced:
         began = time.monotonic()
         container = await self._workspaces().container(name)
         gathered, outcome = await self._bring(container, name)
@@ -152,7 +170,7 @@ class Credentials:
             if workspace.status is not WorkspaceStatus.RUNNING:
                 continue
             try:
-                synced = await self.sync(workspace.name)
+                synced = await self._sync(workspace.name)
             except PerryError as exc:
                 log.warning("credentials were not brought into %s: %s", workspace.name, exc.message)
                 continue

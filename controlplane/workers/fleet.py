@@ -121,14 +121,19 @@ class Fleet:
             place.error = None
             place.dial_now.set()
 
-    async def wait(self, workspace: str, wanted: Callable[[Place], bool], seconds: float) -> bool:
-        """Whether its stream came to be as wanted within that time."""
+    async def wait(
+        self, workspace: str, wanted: Callable[[Place], bool], seconds: float, enough: anyio.Event | None = None
+    ) -> bool:
+        """Whether its stream came to be as wanted within that time, and before there was ``enough``."""
         with anyio.move_on_after(seconds):
-            while (place := self._places.get(workspace)) is not None:
-                if wanted(place):
-                    return True
-                await place.news.wait()
-        return False
+            async with anyio.create_task_group() as waiting:
+                if enough is not None:
+                    waiting.start_soon(_end_with, enough, waiting.cancel_scope)
+                while (place := self._places.get(workspace)) is not None and not wanted(place):
+                    await place.news.wait()
+                waiting.cancel_scope.cancel()
+        place = self._places.get(workspace)
+        return place is not None and wanted(place)
 
     # --- one workspace
 
@@ -160,10 +165,10 @@ class Fleet:
                 except WorkerUnavailable as exc:
                     # A worker that is coming up is no news.
                     if failures > 12:
-                        self._note(workspace, place, f"{exc.message.rstrip('.')}; `perry sync {workspace}` renews it.")
+                        self._note(workspace, place, exc.message)
                 except PerryError as exc:
                     wait = pause(30)
-                    self._note(workspace, place, f"{exc.message} `perry sync {workspace}` brings this version's.")
+                    self._note(workspace, place, exc.message)
                 except Exception:
                     log.exception("the stream to the worker of %s crashed", workspace)
                     wait = BROKEN_PAUSE
@@ -231,3 +236,8 @@ class Fleet:
         place.news = anyio.Event()
         if self._places.get(workspace) is place:
             self._changed(workspace)
+
+
+async def _end_with(enough: anyio.Event, scope: anyio.CancelScope) -> None:
+    await enough.wait()
+    scope.cancel()

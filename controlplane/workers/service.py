@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from controlplane.errors import StepFailed, TookTooLong
+import anyio
+
+from controlplane.errors import NotReady, StepFailed, TookTooLong
 from controlplane.ports import ContainerState, Engine, File, WorkerFollower, WorkerLink, Workers
 from controlplane.workers.delivery import WORKER_LABEL, Delivery
 from controlplane.workers.fleet import Fleet, Place
@@ -14,6 +16,10 @@ from protocol.workspaces import WorkerState, Workspace, WorkspaceStatus, Workspa
 log = logging.getLogger(__name__)
 
 COMES_UP_SECONDS = 15.0
+OTHER_COMES_UP_SECONDS = 5.0
+NONE_COMES_UP_SECONDS = 1.5
+"""Where the image has another version, or none: what was brought into the container before is waited for."""
+
 USER_ID = 1000
 """Of the user ``workspace``."""
 
@@ -57,48 +63,45 @@ class WorkerService:
         content = self._secrets.of(workspace).encode()
         return [File(path=SECRET_FILE, content=content, mode=0o400, uid=USER_ID, gid=USER_ID)]
 
-    async def attend(self, workspace: str, container: ContainerState, address: str | None) -> str | None:
+    async def attend(
+        self, workspace: str, container: ContainerState, address: str | None, enough: anyio.Event
+    ) -> str | None:
         self.fleet.follow(workspace, address)
         await self.learn_version()
         wanted, has = self._wanted, container.labels.get(WORKER_LABEL)
         if wanted is None and has is None:
             raise StepFailed("There is no image perry/worker to take it from; `perry agent build` makes it.")
-        if has is None and wanted is not None:
-            # Unless it was brought before: then it is coming up, and says so.
-            if await self._connected(workspace, 1.0) is None:
-                await self._deliver(workspace, container.id, wanted)
-        elif has != wanted or self._outdated(workspace):
-            place = await self._connected(workspace, 3.0)
-            if wanted is not None and (place is None or place.version != wanted):
-                await self._deliver(workspace, container.id, wanted)
-        if await self._connected(workspace, COMES_UP_SECONDS) is None:
-            place = self.fleet.place(workspace)
-            why = (place.error if place else None) or f"It did not answer within {COMES_UP_SECONDS:g} s."
-            raise TookTooLong(
-                f"{workspace!r} runs, but its worker is not heard: {why.rstrip('.')}; `perry logs {workspace}` may say "
-                f"more, and `perry sync {workspace}` brings it anew."
-            )
-        return f"version {self._version_of(workspace)}"
+        if wanted is None or has == wanted:
+            place = await self._connected(workspace, COMES_UP_SECONDS, enough)
+            if place is None and enough.is_set():
+                return "It is coming up."
+        else:
+            # The right one may have been brought before: then it says so as soon as it is up.
+            place = await self._connected(workspace, OTHER_COMES_UP_SECONDS if has else NONE_COMES_UP_SECONDS)
+        if wanted is not None and (place is None or place.version != wanted):
+            await self._deliver(workspace, container.id, wanted)
+            place = await self._connected(workspace, COMES_UP_SECONDS)
+        if place is None:
+            raise TookTooLong(f"{workspace!r} runs, but its worker is not heard. {self._why_not(workspace)}")
+        return None if place.version == wanted else "It is an older one; `perry sync` renews it."
 
     # --- when somebody asks
 
-    async def renew(self, workspace: str, container: str) -> bool:
-        """Bring the right version into a workspace that runs; whether it had to be."""
+    async def renew(self, workspace: str, container: str) -> str | None:
+        """Bring the right version into a workspace that runs; that version, None where it ran already."""
         await self.learn_version()
         wanted = self._wanted
         if wanted is None:
-            return False
+            raise NotReady("There is no image perry/worker to take the worker from; `perry agent build` makes it.")
         self.fleet.follow(workspace)
         place = await self._connected(workspace, 2.0)
         if place is not None and place.version == wanted:
-            return False
+            return None
         await self._put_secret(workspace)
         await self._deliver(workspace, container, wanted)
         if await self._connected(workspace, COMES_UP_SECONDS) is None:
-            raise TookTooLong(
-                f"The new worker of {workspace!r} does not answer yet; `perry logs {workspace}` may say why."
-            )
-        return True
+            raise TookTooLong(f"The new worker of {workspace!r} does not answer. {self._why_not(workspace)}")
+        return wanted
 
     def shown(self, workspace: str) -> WorkspaceWorker | None:
         place = self.fleet.place(workspace)
@@ -108,7 +111,7 @@ class WorkerService:
         return WorkspaceWorker(
             state=state,
             version=place.version,
-            outdated=self._outdated(workspace) or None,
+            outdated=self._outdated(place) or None,
             error=place.error if place.link is None else None,
         )
 
@@ -132,17 +135,17 @@ class WorkerService:
         self.fleet.dial_now(workspace)
         await self.fleet.wait(workspace, lambda place: place.link is not None and place.version == version, 10)
 
-    async def _connected(self, workspace: str, seconds: float) -> Place | None:
-        heard = await self.fleet.wait(workspace, lambda place: place.link is not None, seconds)
+    async def _connected(self, workspace: str, seconds: float, enough: anyio.Event | None = None) -> Place | None:
+        heard = await self.fleet.wait(workspace, lambda place: place.link is not None, seconds, enough)
         return self.fleet.place(workspace) if heard else None
 
-    def _version_of(self, workspace: str) -> str | None:
+    def _why_not(self, workspace: str) -> str:
         place = self.fleet.place(workspace)
-        return place.version if place else None
+        why = (place.error if place else None) or "It does not answer."
+        return f"{why} `perry logs {workspace}` may say more, `perry sync {workspace}` brings it anew."
 
-    def _outdated(self, workspace: str) -> bool:
-        version = self._version_of(workspace)
-        return version is not None and self._wanted is not None and version != self._wanted
+    def _outdated(self, place: Place) -> bool:
+        return place.version is not None and self._wanted is not None and place.version != self._wanted
 
     async def _put_secret(self, workspace: str) -> None:
         await self._engine.put_files(self._container(workspace), self.files(workspace))

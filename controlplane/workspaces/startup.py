@@ -169,17 +169,19 @@ class Starter:
         async with self._step(name, StepId.WORKSPACE):
             workspace = await self._pods.start_joined(pod.names.workspace, sandbox)
             self._checkpoint("workspace started")
-        greeting = Greeting()
-        async with _first_error(), anyio.create_task_group() as tasks:
-            tasks.start_soon(self._fill, name, pod, greeting, failures)
-            tasks.start_soon(self._join, name, failures)
-            tasks.start_soon(self._attend, name, workspace, sandbox.address, failures)
-            async with self._step(name, StepId.SSH):
-                async with _first_error(), anyio.create_task_group() as listening:
-                    listening.start_soon(greeting.hear, self._engine, pod.names.workspace)
-                    await self._wait_for_ssh(record, pod, greeting)
-                    listening.cancel_scope.cancel()
-                self._note_host_keys(name, greeting.host_key or await self._read_host_key(pod))
+        greeting, rest_done = Greeting(), anyio.Event()
+        async with _first_error(), anyio.create_task_group() as all_of_it:
+            all_of_it.start_soon(self._attend, name, workspace, sandbox.address, rest_done, failures)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._fill, name, pod, greeting, failures)
+                tasks.start_soon(self._join, name, failures)
+                async with self._step(name, StepId.SSH):
+                    async with _first_error(), anyio.create_task_group() as listening:
+                        listening.start_soon(greeting.hear, self._engine, pod.names.workspace)
+                        await self._wait_for_ssh(record, pod, greeting)
+                        listening.cancel_scope.cancel()
+                    self._note_host_keys(name, greeting.host_key or await self._read_host_key(pod))
+            rest_done.set()
 
     # --- the steps
 
@@ -273,10 +275,14 @@ class Starter:
         except PerryError as exc:
             failures.append(exc.message)
 
-    async def _attend(self, name: str, workspace: ContainerState, address: str | None, failures: list[str]) -> None:
+    async def _attend(
+        self, name: str, workspace: ContainerState, address: str | None, rest_done: anyio.Event, failures: list[str]
+    ) -> None:
+        """Beside the others, and no longer than they: a worker that is only coming up is heard when it is there."""
         try:
-            async with self._step(name, StepId.WORKER):
-                await self._workers.attend(name, workspace, address)
+            async with self._step(name, StepId.WORKER) as said:
+                if (words := await self._workers.attend(name, workspace, address, rest_done)) is not None:
+                    said.append(words)
         except PerryError as exc:
             failures.append(exc.message)
 

@@ -17,6 +17,7 @@ from controlplane.ports import ContainerSpec
 from controlplane.settings import load
 from tests.fakes.engine import FakeEngine
 from tests.fakes.processes import FakeProcesses
+from tests.fakes.worker_keeper import FakeWorkerKeeper
 from tests.fakes.workspaces import FakeWorkspaces, workspace
 
 
@@ -30,12 +31,14 @@ class Person:
         self.engine = FakeEngine(["i"])
         self.engine.processes = FakeProcesses(self.there)
         self.workspaces = FakeWorkspaces(Bus())
+        self.workers = FakeWorkerKeeper()
         self.credentials = Credentials(
             self.engine,
             secrets=Secrets(self.config / "secrets"),
             home=self.home,
             settings=lambda: load(self.config, {}).settings,
             workspaces=lambda: self.workspaces,
+            workers=self.workers,
         )
 
     def settings(self, text: str) -> None:
@@ -137,3 +140,13 @@ async def test_scripts_of_a_folder_run_in_order_and_failures_can_be_let_go(perso
     assert (person.there / "ran").read_text() == "1.sh\n2.sh\n"
     person.settings("{}")
     assert not await person.credentials.prepare("alpha", "alpha", lambda _: None)
+
+
+async def test_asked_for_the_worker_comes_too_and_by_itself_it_stays(person: Person) -> None:
+    person.workers.renewed = "2"
+    assert (await person.credentials.sync("alpha")).worker == "2"
+    await person.credentials.sync_running()
+    assert person.workers.asked_to_renew == ["alpha"]
+    person.workers.failing = StepFailed("The worker could not be put in place.")
+    synced = await person.credentials.sync("alpha")
+    assert (synced.worker, synced.problems) == (None, ["The worker could not be put in place."])
