@@ -22,7 +22,7 @@ from worker.sessions.agent import Found, Known, Looked, NotPossible, Place
 from worker.sessions.lines import Unreadable, count, plain
 from worker.sessions.liveness import Processes
 from worker.sessions.opening import open_below, open_to_append
-from worker.sessions.transcript import Conversation, State
+from worker.sessions.transcript import Conversation, State, key_of
 
 TITLE_LIMIT: Final = 300
 
@@ -111,13 +111,14 @@ class ClaudeFormat:
     def _assistant(self, record: Record, said: Said, conversation: Conversation) -> None:
         id = said.id if isinstance(said.id, str) and said.id else str(record.uuid)
         model = plain(said.model, 128) if said.model != "<synthetic>" else None
-        draft = conversation.growing(id[:256], MessageRole.ASSISTANT, id, record.timestamp, model)
+        key = key_of(id)
+        draft = conversation.growing(key, MessageRole.ASSISTANT, id, record.timestamp, model)
         if model:
             conversation.state.model = model
         if isinstance(said.usage, dict) and model:
             usage = said.usage
             conversation.count_tokens(
-                id[:256],
+                key,
                 (
                     count(usage.get("input_tokens")),
                     count(usage.get("output_tokens")),

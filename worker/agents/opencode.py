@@ -63,6 +63,7 @@ class OpenCode:
         looked = Looked(everything=paths is None)
         try:
             self._look(paths, looked)
+            looked.settled = True
         except Unusable as unusable:
             if os.path.exists(self._path) or os.path.exists(f"{self._path}-wal"):
                 looked.problem, looked.everything = f"OpenCode's database: {unusable}", False

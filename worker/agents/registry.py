@@ -5,6 +5,7 @@ from pathlib import Path
 
 from worker.agents.claude import Claude
 from worker.agents.codex import Codex
+from worker.agents.gemini import Gemini
 from worker.agents.opencode import OpenCode
 from worker.sessions.agent import CodingAgent
 from worker.sessions.liveness import Processes
@@ -18,6 +19,7 @@ def coding_agents(home: Path, environment: Mapping[str, str], processes: Process
         OpenCode(data, folder(environment, "OPENCODE_DB", data / "opencode.db"), processes),
         Claude(folder(environment, "CLAUDE_CONFIG_DIR", home / ".claude"), processes),
         Codex(folder(environment, "CODEX_HOME", home / ".codex"), processes),
+        Gemini(folder(environment, "GEMINI_CLI_HOME", home) / ".gemini/tmp", processes),
     ]
 
 

@@ -63,7 +63,11 @@ class Transcripts(ABC):
     def busy(self, path: str, session_id: str, turn: Turn, written: float) -> SessionStatus:
         """What a session is doing whose last turn is not over, if its process is still there. Never busy for ever."""
         recent = abs(time.time() - written) < STALE_SECONDS
-        return SessionStatus.BUSY if recent and self.processes.named(self.name) else SessionStatus.IDLE
+        return SessionStatus.BUSY if recent and self.processes.named(*self.programs()) else SessionStatus.IDLE
+
+    def programs(self) -> tuple[str, ...]:
+        """What the agent's processes are called."""
+        return (self.name,)
 
     def places(self) -> Sequence[Place]:
         return [Place(self.root, self.depth)]

@@ -33,13 +33,15 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 class Looked(msgspec.Struct):
     """What was seen: sessions that are there, and keys of such that are not. With ``everything`` there are no others,
-    but for what is in ``unseen``: files and folders that could not be read, of which ``problem`` says why."""
+    but for what is in ``unseen``: files and folders that could not be read, of which ``problem`` says why.
+    ``settled``: there is no problem any more, although this was not a look at everything."""
 
     found: list[Found] = msgspec.field(default_factory=list)
     gone: list[str] = msgspec.field(default_factory=list)
     everything: bool = False
     unseen: list[str] = msgspec.field(default_factory=list)
     problem: str | None = None
+    settled: bool = False
 
 
 class Known(Protocol):

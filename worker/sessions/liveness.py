@@ -33,7 +33,7 @@ class Processes:
                 continue
             try:
                 with open(f"{self._proc}/{entry}/cmdline", "rb") as file:
-                    words = file.read(4096).split(b"\0")[:3]
+                    words = file.read(4096).split(b"\0")[:4]
             except OSError:
                 continue
             if any(os.path.basename(word) in wanted for word in words):

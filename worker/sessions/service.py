@@ -246,7 +246,7 @@ class LocalSessions:
             # One agent's store must not keep the others from being followed.
             log.exception("looking at sessions of %s failed", known.agent.name)
             looked = Looked(problem="Its sessions cannot be looked at: the worker's log says why.")
-        if paths is None or looked.problem:
+        if paths is None or looked.problem or looked.settled:
             known.problem = looked.problem
         known.looked |= looked.everything and looked.problem is None
         self._tell(known.agent.name, known.index.take(looked))

@@ -60,8 +60,8 @@ class State(msgspec.Struct, omit_defaults=True):
     tokens: tuple[int, int, int, int] | None = None
     """Input, output, read from and written to a cache."""
     cost: float | None = None
-    known: tuple[tuple[str, int], ...] = ()
-    """For formats that write a message again: the ids of the latest, and their ordinals."""
+    known: tuple[Open, ...] = ()
+    """For formats that write a message again as a whole: the latest, by their ids."""
 
 
 class Cursor(msgspec.Struct, omit_defaults=True):
@@ -74,6 +74,13 @@ class Cursor(msgspec.Struct, omit_defaults=True):
     seen: int
     state: State
     inside: bool = False
+
+
+def key_of(id: str) -> str:
+    """An id as a cursor can hold it, however long and strange it is."""
+    if len(id) <= 64 and id.isascii() and id.isprintable():
+        return id
+    return hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Draft:
