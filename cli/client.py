@@ -65,6 +65,10 @@ class Client:
         """A plain GET (``/health`` needs no token, ``/ready`` does): status and body."""
         return self._exchange("GET", path, None, {}, seconds, authorised=path != "/health")
 
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """A plain POST: status and body."""
+        return self._exchange("POST", path, body, headers, READ_SECONDS)
+
     def answers(self) -> bool:
         """Whether a control plane is alive there."""
         try:

@@ -24,6 +24,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
     "dispatch": ("cli.commands.dispatch", "Give the coding agent of a workspace a task, and leave."),
     "tasks": ("cli.commands.tasks", "See what became of tasks: logs, results, waiting for them."),
+    "wake": ("cli.commands.wake", "Wake your assistant with a text."),
+    "wakes": ("cli.commands.wakes", "What became of wakes, and of the gateways that they go to."),
     "sync": ("cli.commands.sync", "Bring credentials and settings into workspaces that run."),
     "secrets": ("cli.commands.secrets", "Keep secrets for workspaces."),
     "cron": ("cli.commands.cron", "Wake your assistant at a time, at intervals, or by the calendar."),
