@@ -22,6 +22,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ports": ("cli.commands.ports", "Show what listens in a workspace, and how to reach it."),
     "proxy": ("cli.commands.proxy", "Bring TCP ports of a workspace to this device."),
     "exec": ("cli.commands.exec", "Run a command in a workspace, without ssh."),
+    "sessions": (
+        "cli.commands.sessions",
+        "What coding agents do and did, in all workspaces: list, read, search, watch.",
+    ),
     "dispatch": ("cli.commands.dispatch", "Give the coding agent of a workspace a task, and leave."),
     "tasks": ("cli.commands.tasks", "See what became of tasks: logs, results, waiting for them."),
     "wake": ("cli.commands.wake", "Wake your assistant with a text."),

@@ -11,7 +11,14 @@ import pytest
 from cli.main import perry as cli
 
 CHECKOUT = Path(__file__).parents[3]
-PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "docs/howto/cron.md", "docs/howto/your-own-tailnet.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "ARCHITECTURE.md",
+    "docs/howto/cron.md",
+    "docs/howto/your-own-tailnet.md",
+    "docs/howto/sessions.md",
+)
 
 
 def typed(program: str) -> Iterator[tuple[str, str]]:

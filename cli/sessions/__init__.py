@@ -1,0 +1,1 @@
+"""Sessions of coding agents as the commands find, follow and show them."""

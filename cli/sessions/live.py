@@ -1,0 +1,280 @@
+"""Shows what sessions do: a list that is redrawn in place on a terminal, a line for each change elsewhere."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import IO, Final, Protocol
+
+import msgspec
+
+from cli import output
+from cli.sessions import shown, transcript
+from cli.sessions.feed import Key, key_of
+from cli.sessions.finding import ref, short
+from cli.steps import HIDE_CURSOR, SHOW_CURSOR, SPINNER
+from protocol.sessions import (
+    Message,
+    MessageRole,
+    NewMessages,
+    SessionChanged,
+    SessionDeleted,
+    SessionInfo,
+    SessionRef,
+    SessionsFrame,
+    SessionsSnapshot,
+    SessionStatus,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+
+FRAME_SECONDS: Final = 0.1
+KEPT: Final = 1000
+"""Sessions that are known at most; the latest."""
+LISTENED: Final = 20
+"""Sessions whose words are shown at most: the latest that moved."""
+
+
+class View(Protocol):
+    """Something that shows sessions."""
+
+    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+        """What has come. Gives the sessions whose messages it would like to have, from now on."""
+
+    def tick(self) -> None:
+        """Time passes."""
+
+    def say(self, text: str | None) -> None:
+        """A word about the connection, until it is taken back with None."""
+
+    def close(self) -> None:
+        """The end; what is shown stays."""
+
+
+def view(stream: IO[str], *, as_json: bool, subagents: bool) -> View:
+    """The view that fits a stream."""
+    if as_json:
+        return Lines(stream)
+    return Live(stream, subagents=subagents) if output.is_terminal(stream) else Plain(stream, subagents=subagents)
+
+
+class Lines:
+    """Every change of a session as JSON."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+        self._stream.write(msgspec.json.encode(frame).decode() + "\n")
+        self._stream.flush()
+        return ()
+
+    def tick(self) -> None:
+        """Nothing moves by itself."""
+
+    def say(self, text: str | None) -> None:
+        """The data says nothing of it; a new snapshot does."""
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class Known:
+    """The sessions, as far as has been told."""
+
+    def __init__(self, *, subagents: bool) -> None:
+        self._subagents = subagents
+        self._sessions: dict[Key, SessionInfo] = {}
+
+    def take(self, frame: SessionsFrame) -> list[SessionInfo]:
+        """What a frame tells; those that are new or other by it, but for those of the first snapshot."""
+        match frame:
+            case SessionsSnapshot(items=items):
+                before, self._sessions = self._sessions, {}
+                for each in items:
+                    self._keep(each)
+                return [each for key, each in self._sessions.items() if before and before.get(key) != each]
+            case SessionChanged(session=session):
+                same = self._sessions.get(key_of(session)) == session
+                return [session] if self._keep(session) and not same else []
+            case SessionDeleted():
+                self._sessions.pop(key_of(frame), None)
+        return []
+
+    def latest(self) -> list[SessionInfo]:
+        """The most recently active first."""
+        return sorted(self._sessions.values(), key=lambda each: (each.last_activity, key_of(each)), reverse=True)
+
+    def _keep(self, session: SessionInfo) -> bool:
+        if session.parent and not self._subagents:
+            return False
+        self._sessions[key_of(session)] = session
+        if len(self._sessions) > KEPT:
+            for each in self.latest()[KEPT // 2 :]:
+                del self._sessions[key_of(each)]
+        return True
+
+
+class Plain:
+    """A line for each change that says something."""
+
+    def __init__(self, stream: IO[str], *, subagents: bool, clock: Callable[[], datetime] = datetime.now) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._known = Known(subagents=subagents)
+        self._lines: dict[Key, str] = {}
+        self._first = True
+        self._said: str | None = None
+
+    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+        changed = self._known.take(frame)
+        if isinstance(frame, SessionsSnapshot) and self._first:
+            self._first = False
+            changed = self._known.latest()[::-1]
+        for session in changed:
+            self._changed(session)
+        if isinstance(frame, SessionDeleted) and self._lines.pop(key_of(frame), None) is not None:
+            self._line(f"{frame.workspace}  {frame.agent}  deleted  {frame.session_id}")
+        return ()
+
+    def tick(self) -> None:
+        """Nothing moves by itself."""
+
+    def say(self, text: str | None) -> None:
+        if text is not None and text != self._said:
+            self._line(text)
+        self._said = text
+
+    def close(self) -> None:
+        """What is shown stays."""
+
+    def _changed(self, session: SessionInfo) -> None:
+        text = "  ".join(
+            (
+                *(session.workspace, session.agent, short([session])[0], shown.state(session)),
+                *(shown.count(session.message_count, "message"), shown.title(session)),
+            )
+        )
+        if self._lines.get(key_of(session)) != text:
+            self._lines[key_of(session)] = text
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"{self._clock():%H:%M:%S}  {output.clean(text)}\n")
+        self._stream.flush()
+
+
+class Live:
+    """The list, with a spinner at what works, and below it what was said last since one looks."""
+
+    def __init__(self, stream: IO[str], *, subagents: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._known = Known(subagents=subagents)
+        self._words: dict[Key, str] = {}
+        self._working: dict[Key, int] = {}
+        """What is at work, in the order in which it began: rows that changed places all the time could not be read."""
+        self._listening: dict[Key, None] = {}
+        self._began = False
+        self._said: str | None = None
+        self._height = 0
+        self._drawn_at = 0.0
+        stream.write(HIDE_CURSOR)
+
+    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+        if isinstance(frame, NewMessages):
+            for message in frame.items:
+                if text := words(message):
+                    self._words[key_of(frame)] = text
+            return ()
+        changed = self._known.take(frame)
+        if isinstance(frame, SessionsSnapshot):
+            self._began = True
+            changed += [each for each in self._known.latest()[::-1] if works(each)]
+        wanted = []
+        for session in changed:
+            if not works(session):
+                self._working.pop(key_of(session), None)
+            elif key_of(session) not in self._working:
+                self._working[key_of(session)] = max(self._working.values(), default=0) + 1
+            if key_of(session) not in self._listening and len(self._listening) < LISTENED:
+                self._listening[key_of(session)] = None
+                wanted.append(ref(session))
+        return wanted
+
+    def tick(self) -> None:
+        if self._clock() - self._drawn_at >= FRAME_SECONDS:
+            self._draw()
+
+    def say(self, text: str | None) -> None:
+        self._said = text
+
+    def close(self) -> None:
+        self._said = None
+        self._draw()
+        self._stream.write(SHOW_CURSOR)
+        self._stream.flush()
+
+    def _draw(self) -> None:
+        self._drawn_at = self._clock()
+        columns, rows = shutil.get_terminal_size()
+        lines = self._lines(columns, max(rows - 2, 3))
+        if self._said:
+            lines.append(output.styled(output.cut(self._said, columns), "yellow", self._stream))
+        up = f"\033[{self._height}A" if self._height else ""
+        self._stream.write(up + "".join(f"\r\033[K{line}\n" for line in lines) + "\033[J")
+        self._stream.flush()
+        self._height = len(lines)
+
+    def _lines(self, columns: int, most: int) -> list[str]:
+        """So many lines at most: the latest sessions, each with its words where it has any."""
+        every = sorted(self._known.latest(), key=lambda each: -self._working.get(key_of(each), 0))
+        if not every:
+            text = "No coding agent has a session yet." if self._began else "Asking the agent …"
+            return [output.styled(text, "dim", self._stream)]
+        latest = every[:most]
+        marks = [self._mark(each) for each in latest]
+        head, rows = shown.listed(latest, columns, now=datetime.now(UTC), marks=marks)
+        lines = [head]
+        for each, row in zip(latest, rows, strict=True):
+            if said := self._words.get(key_of(each)):
+                row = [*row, output.styled(output.cut(f"    {said}", columns), "dim", self._stream)]
+            if len(lines) + len(row) > most:
+                break
+            lines += row
+        return lines
+
+    def _mark(self, session: SessionInfo) -> str:
+        if not session.live:
+            return "·"
+        if works(session):
+            return SPINNER[int(self._clock() / FRAME_SECONDS) % len(SPINNER)]
+        return {SessionStatus.WAITING: "?", SessionStatus.ERROR: "✗"}.get(session.status, "·")
+
+
+def works(session: SessionInfo) -> bool:
+    """Whether its agent is at work now."""
+    return session.live and session.status is SessionStatus.BUSY
+
+
+def words(message: Message) -> str:
+    """The end of a message on a line; empty where it says nothing."""
+    for block in reversed(message.blocks):
+        match block:
+            case Text(text) if text.strip():
+                return _line("you: " if message.role is MessageRole.USER else "", text)
+            case Thinking(text) if text.strip():
+                return _line("… ", text)
+            case ToolCall(_, name, given):
+                return _line(f"▸ {name}  ", " ".join(transcript.telling(given).split()))
+            case ToolResult(_, text, failed) if text.strip():
+                return _line("✗ " if failed else "↳ ", text)
+    return ""
+
+
+def _line(mark: str, text: str) -> str:
+    """Its last line: that is where it moves."""
+    last = text.strip().rpartition("\n")[2]
+    return f"{output.clean(mark)}{' '.join(output.clean(last).split())}"
