@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 WORKER_SECONDS = 120.0
 """How long a task waits for its workspace's worker to be there."""
 
+START_SECONDS = 125.0
+"""How long a worker may take to begin a task; OpenCode's server may have to come up first."""
+
 RETRY_SECONDS = 30.0
 """When what could not be done for now is tried again."""
 
@@ -206,15 +209,15 @@ class Dispatcher:
                 model=record.wishes.model,
                 timeout=record.wishes.timeout,
             )
-            with anyio.fail_after(ASK_SECONDS):
+            with anyio.fail_after(START_SECONDS):
                 await link.ask(request)
-        except WorkerUnavailable:
+        except (WorkerUnavailable, TimeoutError) as exc:
             if self._is_queued(record):
-                raise  # It was there, and went: it may have begun. Asked again, it begins once.
-        except (PerryError, TimeoutError) as exc:
-            reason = exc.message if isinstance(exc, PerryError) else "The worker did not answer in time."
+                # It may have begun. Asked again, it begins once.
+                raise WorkerUnavailable(f"The worker of {name!r} did not say that it began.") from exc
+        except PerryError as exc:
             if (latest := self._store.get(record.id)) is not None and latest.state is TaskState.QUEUED:
-                self._end(latest, TaskState.FAILED, reason)
+                self._end(latest, TaskState.FAILED, exc.message)
         else:
             latest = self._store.get(record.id)
             if latest is not None and latest.over:
