@@ -14,6 +14,7 @@ from controlplane.workspaces.spec import Claim, Names, PodSpec
 from controlplane.workspaces.state import Pod, in_dead_namespace, pod_of
 
 PORTS_TRIED = 1000
+KEPT_LABEL = "perry.kept"
 
 Checkpoint = Callable[[str], None]
 """Called with a name between any two steps that change something outside; tests end the process there."""
@@ -142,7 +143,7 @@ class Pods:
             self._checkpoint("key delivered")
 
     async def _create_workspace(self, pod: PodSpec, sandbox: str) -> None:
-        await self._ensure_joined(pod.workspace, sandbox)
+        await self._engine.ensure_container(await self._on_what_was_installed(pod, sandbox))
         await self._engine.put_files(pod.names.workspace, self._workspace_files(pod.names.name))
 
     def _workspace_files(self, name: str) -> list[File]:
@@ -157,6 +158,31 @@ class Pods:
             ),
             *self._files(name),
         ]
+
+    async def _on_what_was_installed(self, pod: PodSpec, sandbox: str) -> ContainerSpec:
+        """The workspace's container as it is wanted. One that has to be made anew goes on from what the one before had.
+
+        Its owner is root in there, and what is installed stands in no volume. Another image is begun with afresh.
+        """
+        wanted, kept = pod.workspace, pod.names.kept_image
+        labels = {**specs.workspace_labels(self._instance, pod.names.name), KEPT_LABEL: "1"}
+        present = await self._engine.inspect(wanted.name)
+        if present is None or present.labels.get("perry.instance") != self._instance:
+            has_kept = await self._engine.image_id(kept) is not None
+            return msgspec.structs.replace(wanted, image=kept) if has_kept else wanted
+        if present.network_of == sandbox and present.labels.get("perry.spec") == wanted.labels.get("perry.spec"):
+            return wanted
+        is_of_same_image = _image(present.labels) == _image(wanted.labels)
+        if is_of_same_image:
+            await self._engine.stop(wanted.name)
+            await self._engine.commit(wanted.name, kept, {**labels, "perry.claim": "", "perry.spec": ""})
+            self._checkpoint("installed things kept")
+        await self._engine.remove_container(wanted.name)
+        if is_of_same_image:
+            self._checkpoint("workspace to be made anew removed")
+            return msgspec.structs.replace(wanted, image=kept)
+        await self._engine.remove_images(labels)
+        return wanted
 
     async def put_auth_key(self, name: str, secret: str) -> None:
         """Into the sidecar's own volume, where it takes the file away after use."""
@@ -210,6 +236,12 @@ class Pods:
             await self._engine.remove_volume(volume)
             self._checkpoint(f"volume {volume.removeprefix(names.workspace)} removed")
         await self._engine.remove_images(specs.workspace_labels(self._instance, name))
+
+
+def _image(labels: Mapping[str, str]) -> str | None:
+    """The image that was asked for when a container with these labels was made."""
+    claim = _claim(labels.get("perry.claim", ""))
+    return None if claim is None else claim.request.image
 
 
 def _claim(text: str) -> Claim | None:

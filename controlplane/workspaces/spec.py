@@ -147,6 +147,11 @@ class Names(msgspec.Struct, frozen=True):
         """Of a copy: what was installed in the other workspace's container."""
         return f"{self.workspace}:clone"
 
+    @property
+    def kept_image(self) -> str:
+        """What was installed in its own container before that had to be made anew."""
+        return f"{self.workspace}:kept"
+
 
 def valid_name(name: str) -> str:
     """The name, or InvalidInput with what is wrong with it."""

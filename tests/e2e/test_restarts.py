@@ -38,6 +38,15 @@ def test_docker_restart_of_each_container(system: System, laptop: Device, alpha:
     same_again(system, laptop, alpha)
 
 
+def test_the_sandbox_is_removed_and_what_was_installed_stays(system: System, laptop: Device, alpha: Workspace) -> None:
+    system.inside("alpha", "sudo", "sh", "-c", "echo '#!/bin/sh' > /usr/local/bin/mine && chmod +x /usr/local/bin/mine")
+    docker("rm", "-f", system.container("alpha", ".net"))
+    same_again(system, laptop, alpha)
+    laptop.ssh("workspace@alpha", "mine")
+    shown = docker("inspect", "-f", "{{.Config.Image}}", system.container("alpha"))
+    assert shown == f"{system.container('alpha')}:kept"
+
+
 def test_a_connection_outlives_the_sidecar(system: System, laptop: Device, alpha: Workspace) -> None:
     ticking = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 1; done"
     ssh = f"ssh -o BatchMode=yes workspace@alpha '{ticking}' > /tmp/ticks"
