@@ -44,29 +44,45 @@ func (k Doorkeeper) Admit(ctx context.Context, address, user string) (Peer, erro
 		return Peer{}, fmt.Errorf("Only the user %s may be reached without a key.", sshUser)
 	}
 	addr, err := netip.ParseAddr(address)
-	if err != nil || addr.Zone() != "" {
+	if err != nil {
 		return Peer{}, errors.New("The caller's address is no IP address.")
+	}
+	if !k.Status().TUN {
+		return Peer{}, errors.New("Without a TUN device nobody here sees where a caller comes from; use a key.")
+	}
+	peer, err := k.Vouch(ctx, addr)
+	if err != nil {
+		return Peer{}, fmt.Errorf("%w; use a key.", err)
+	}
+	return peer, nil
+}
+
+// Vouch returns the owner whose device has the address, or an error with the reason for the refusal, without a full
+// stop. Who asks has to know that packets from that address came by the tailnet.
+func (k Doorkeeper) Vouch(ctx context.Context, addr netip.Addr) (Peer, error) {
+	if addr.Zone() != "" {
+		return Peer{}, errors.New("The caller's address is of one link alone")
 	}
 	addr = addr.Unmap()
 	status := k.Status()
 	switch {
 	case !slices.ContainsFunc(tailnetPrefixes, func(p netip.Prefix) bool { return p.Contains(addr) }):
-		return Peer{}, errors.New("The caller does not come from the tailnet; use a key.")
-	case !status.Border || !status.TUN || status.State != stateRunning:
-		return Peer{}, errors.New("This workspace's tailnet connection does not vouch for callers now; use a key.")
+		return Peer{}, errors.New("The caller does not come from the tailnet")
+	case !status.Border || status.State != stateRunning:
+		return Peer{}, errors.New("This workspace's tailnet connection does not vouch for callers now")
 	case slices.Contains(status.IPs, addr):
-		return Peer{}, errors.New("The caller is this workspace itself; use a key.")
+		return Peer{}, errors.New("The caller is this workspace itself")
 	case slices.Contains(k.Refused, addr):
-		return Peer{}, errors.New("The caller is the agent's machine, which other workspaces could speak through; use a key.")
+		return Peer{}, errors.New("The caller is the agent's machine, which other workspaces could speak through")
 	}
 	peer, err := k.Names.WhoIs(ctx, addr)
 	switch {
 	case err != nil:
-		return Peer{}, errors.New("The tailnet does not know the caller; use a key.")
+		return Peer{}, errors.New("The tailnet does not know the caller")
 	case peer.Tagged:
-		return Peer{}, errors.New("The caller is a tagged device, which acts for no person; use a key.")
+		return Peer{}, errors.New("The caller is a tagged device, which acts for no person")
 	case peer.Login == "" || !slices.Contains(k.Owners, peer.Login):
-		return Peer{}, errors.New("The caller's user is not among the owners; use a key, or have auth.owners extended.")
+		return Peer{}, errors.New("The caller's user is not among the owners (auth.owners)")
 	}
 	return peer, nil
 }

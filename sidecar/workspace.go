@@ -106,6 +106,13 @@ func onTailnet(ctx context.Context, s Settings, names *laterNames, report *Repor
 		return err
 	}
 	defer stop()
+	stopDoor, err := serveOpenCode(ctx, node, OpenCodeDoor{
+		Keeper: keeper, Hostname: s.Hostname, Home: openCodeHome, Password: s.openCodePassword(), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer stopDoor()
 	names.set(node)
 	go giveMemoryBack(ctx)
 	if err := node.Run(ctx, reenrol); err != nil {
