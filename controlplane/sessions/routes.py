@@ -1,5 +1,6 @@
 """The procedures of sessions, and the WebSockets ``/sessions`` and ``/sessions/<name>`` (:mod:`protocol.sessions`)."""
 
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import anyio
@@ -143,12 +144,13 @@ async def _follow(socket: WebSocket[Any, Any, Any], watcher: Watcher) -> tuple[i
 
 def _hear(watcher: Watcher, frame: str | bytes) -> None:
     """A client that says its token although a header had it is not wrong."""
+    with suppress(msgspec.DecodeError, UnicodeError):
+        msgspec.json.decode(frame, type=AuthFrame)
+        return
     try:
-        said = msgspec.json.decode(frame, type=Subscribe | AuthFrame)
+        watcher.subscribe(msgspec.json.decode(frame, type=Subscribe))
     except (msgspec.DecodeError, UnicodeError) as exc:
         raise InvalidInput(f"A frame could not be read: {exc}") from exc
-    if isinstance(said, Subscribe):
-        watcher.subscribe(said)
 
 
 def _number(value: str | None) -> int | None:
