@@ -1,7 +1,8 @@
 """What stands in a task's folder. Everything is written whole or not at all.
 
 ``task.json`` what was asked, but for the text (:class:`Spec`) · ``text`` the task · ``log`` what the agent prints, for
-people · ``state.json`` how it stands (:class:`State`) · ``told`` is there once its end need not be told of any more.
+people · ``state.json`` how it stands (:class:`State`) · ``cancel`` is there where it is to be ended · ``told`` once its
+end need not be told of any more.
 """
 
 import os
@@ -18,6 +19,7 @@ TEXT: Final = "text"
 LOG: Final = "log"
 STATE: Final = "state.json"
 TOLD: Final = "told"
+CANCEL: Final = "cancel"
 
 LOG_LIMIT: Final = 64 << 20
 """Bytes of a log; what comes after is dropped, and the log says so."""
@@ -73,6 +75,9 @@ def read_state(folder: Path) -> State | None:
         return msgspec.json.decode((folder / STATE).read_bytes(), type=State)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+
+
+STOPPED: Final = "The workspace stopped while the task was running, or its processes were killed."
 
 
 def write_state(folder: Path, state: State) -> None:

@@ -1,7 +1,7 @@
 """The process that stands around one task: ``perry run-task <folder>``.
 
 It starts the agent, writes its log, ends it when it takes too long, and notes how it ended. It is nobody's child in
-particular: the worker may end and come back. SIGTERM cancels the task.
+particular: the worker may end and come back. SIGTERM ends the task: it was cancelled, or the workspace stops.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Runner:
         self.folder = folder
         self.spec: Spec = record.read_spec(folder)
         self.log = Log(folder / record.LOG)
-        self.cancelled = asyncio.Event()
+        self.told_to_end = asyncio.Event()
         self._state = State(
             state=TaskState.RUNNING,
             started=datetime.now(UTC),
@@ -86,7 +86,7 @@ class Runner:
     async def run(self) -> None:
         """To the end, whatever it is."""
         self.note()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.cancelled.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.told_to_end.set)
         work = opencode.work(self) if self.spec.agent == "opencode" else self._work()
         try:
             await self._within_time(work)
@@ -98,20 +98,22 @@ class Runner:
 
     async def _within_time(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
-        cancelled = asyncio.ensure_future(self.cancelled.wait())
+        cancelled = asyncio.ensure_future(self.told_to_end.wait())
         try:
             await asyncio.wait({task, cancelled}, timeout=self.spec.timeout, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 await task
                 return
-            late = not cancelled.done()
+            told_to_end = cancelled.done()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            if late:
+            if not told_to_end:
                 self.end(TaskState.FAILED, reason=f"It took longer than {self.spec.timeout:g} s and was ended.")
-            else:
+            elif (self.folder / record.CANCEL).exists():
                 self.end(TaskState.CANCELLED)
+            else:
+                self.end(TaskState.FAILED, reason=record.STOPPED)
         finally:
             cancelled.cancel()
 

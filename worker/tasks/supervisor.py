@@ -201,7 +201,9 @@ class Tasks:
 
     async def cancel(self, request: CancelTask) -> Done:
         """End it; ``told`` hears of the end."""
-        state = record.read_state(self._must_exist(request.id))
+        folder = self._must_exist(request.id)
+        (folder / record.CANCEL).touch()
+        state = record.read_state(folder)
         if state is not None and state.state not in ENDED and processes.started(state.pid) == state.pid_started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state.pid, signal.SIGTERM)
@@ -270,8 +272,7 @@ def _seen(id_: str, state: State) -> TaskSeen:
 
 
 def _left_alone(state: State) -> State:
-    reason = "The workspace stopped while the task was running, or its processes were killed."
-    return msgspec.structs.replace(state, state=TaskState.FAILED, ended=datetime.now(UTC), reason=reason)
+    return msgspec.structs.replace(state, state=TaskState.FAILED, ended=datetime.now(UTC), reason=record.STOPPED)
 
 
 def _never_began() -> State:

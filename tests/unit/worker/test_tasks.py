@@ -188,6 +188,18 @@ async def test_what_was_left_alone_has_failed(place: Place) -> None:
     assert seen.reason is not None and "stopped while the task was running" in seen.reason
 
 
+async def test_a_workspace_that_stops_is_not_one_that_cancels(place: Place) -> None:
+    """Its init sends everything a SIGTERM."""
+    async with place.at_work() as tasks:
+        await tasks.start(StartTask(id=id_of(1), agent="command", text="sleep 306"))
+        await place.until(id_of(1), TaskState.RUNNING)
+        state = record.read_state(place.folder / id_of(1))
+        assert state is not None
+        os.kill(state.pid, signal.SIGTERM)
+        seen = await place.until(id_of(1))
+    assert (seen.state, seen.reason) == (TaskState.FAILED, record.STOPPED)
+
+
 async def test_what_is_forgotten_is_not_told_again(place: Place) -> None:
     async with place.at_work() as tasks:
         await place.run("echo hi")

@@ -1,0 +1,214 @@
+"""Tasks from the dispatch to the wake: real agents in real workspaces, a control plane and a worker that are killed."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.tasks import Task, TaskResult, TaskState, Waited
+from protocol.workspaces import Workspace
+from tests.e2e.system import System, docker, eventually
+from tests.fakes.model_server.agents import AGENTS
+from tests.fakes.model_server.inside import ModelInside
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+TOKEN = "e2e-hooks-token-0123456789"
+
+AWKWARD = "“$(touch /tmp/no)” `x` 'y' \\ 🙂"
+
+
+class Gateway:
+    """Whoever is woken: what it took, in order."""
+
+    def __init__(self) -> None:
+        taken = self.taken = list[str]()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                right = self.headers["Authorization"] == f"Bearer {TOKEN}"
+                if right:
+                    taken.append(str(json.loads(body)["text"]))
+                answer = b'{"ok":true,"mode":"now"}'
+                self.send_response(200 if right else 401)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+
+    def of(self, id_: str) -> list[str]:
+        """What it was told of a task."""
+        return [text for text in self.taken if id_ in text]
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    made = Gateway()
+    serving = threading.Thread(target=made.server.serve_forever)
+    serving.start()
+    yield made
+    made.server.shutdown()
+    serving.join()
+    made.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("agent")
+    token = folder / "hooks-token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    made = System(folder)
+    made.environment["PERRY_HOOKS_GATEWAYS"] = json.dumps(
+        [{"name": "assistant", "url": f"http://127.0.0.1:{gateway.port}", "tokenFile": str(token), "kind": "clawdbot"}]
+    )
+    made.environment["PERRY_CREDENTIALS_ENV"] = json.dumps(
+        {name: value for agent in AGENTS.values() for name, value in agent("http://127.0.0.1:8085").environment.items()}
+        | {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    )
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def alpha(system: System) -> Workspace:
+    workspace = system.start_workspace("alpha", docker=False)
+    ModelInside(system.container("alpha")).start("opencode", "claude", "codex")
+    project = "/home/workspace/alpha"
+    system.inside("alpha", "git", "init", "-q", project)
+    system.inside("alpha", "git", "-C", project, "commit", "-q", "--allow-empty", "-m", "before")
+    return workspace
+
+
+def dispatch(system: System, text: str, **wanted: Any) -> Task:
+    given = {"workspace": "alpha", "task": text, "agent": "command"} | wanted
+    return msgspec.convert(system.call("tasks.dispatch", given), Task)
+
+
+def get(system: System, task: Task) -> Task:
+    return msgspec.convert(system.call("tasks.get", {"id": task.id}), Task)
+
+
+def until(system: System, task: Task, *states: TaskState) -> Task:
+    found: Task = eventually(
+        lambda: now if (now := get(system, task)).state in states else None, f"{task.id} is {states}", seconds=40
+    )
+    return found
+
+
+def ended(system: System, task: Task) -> Task:
+    while not (waited := msgspec.convert(system.call("tasks.wait", {"ids": [task.id]}), Waited)).done:
+        pass
+    return waited.items[0]
+
+
+def result(system: System, task: Task) -> TaskResult:
+    return msgspec.convert(system.call("tasks.result", {"id": task.id}), TaskResult)
+
+
+def test_each_agent_does_its_task_and_its_end_wakes(system: System, alpha: Workspace, gateway: Gateway) -> None:
+    tasks = {}
+    for agent in ("claude", "codex", "opencode"):
+        commit = f"echo {agent} >{agent}; git add {agent}; git commit -q -m 'Add {agent}'"
+        text = f"{AWKWARD} [[run: {commit}]] [[say: The {agent} is in.]]"
+        tasks[agent] = dispatch(system, text, agent=agent)
+    for agent, task in tasks.items():
+        task = ended(system, task)
+        assert task.state is TaskState.SUCCEEDED, (agent, task, system.raw("tasks.logs", {"id": task.id}).text)
+        left = result(system, task)
+        assert left.last_message == f"The {agent} is in."
+        assert f"Add {agent}" in [commit.subject for commit in left.commits]
+        sessions = system.call("sessions.list", {"workspace": "alpha", "agent": agent})["items"]
+        assert task.session_id in [session["sessionId"] for session in sessions]
+        (woken,) = eventually(partial(gateway.of, task.id), f"the wake of {agent}")
+        assert f"The {agent} is in." in woken and "is done" in woken
+    asked = ModelInside(system.container("alpha")).requests()
+    for agent in tasks:
+        assert any(AWKWARD in json.dumps(request, ensure_ascii=False).replace("\\\\", "\\") for request in asked), agent
+    assert system.inside("alpha", "sh", "-c", "ls /tmp/no 2>/dev/null; true") == ""
+
+
+def test_a_question_waits_for_a_person(system: System, alpha: Workspace, gateway: Gateway) -> None:
+    task = dispatch(system, "[[ask: Which colour?]]", agent="opencode")
+    waiting = until(system, task, TaskState.WAITING)
+    assert waiting.reason is not None and "Which colour?" in waiting.reason
+    (woken,) = eventually(lambda: gateway.of(task.id), "the wake")
+    assert "waits for a person" in woken and "Which colour?" in woken
+    assert system.perry("tasks", "wait", task.id, check=False).returncode == 8
+    assert msgspec.convert(system.call("tasks.cancel", {"id": task.id}), Task).state is TaskState.CANCELLED
+
+
+def test_a_provider_that_fails_is_the_reason(system: System, alpha: Workspace, gateway: Gateway) -> None:
+    tasks = [dispatch(system, "[[fail: 400]]", agent=agent) for agent in ("claude", "codex", "opencode")]
+    for task in tasks:
+        task = ended(system, task)
+        assert task.state is TaskState.FAILED and task.reason is not None
+        assert "It was told to fail with 400" in task.reason
+        assert eventually(partial(gateway.of, task.id), "the wake")
+
+
+def test_a_control_plane_that_is_killed(system: System, alpha: Workspace, gateway: Gateway) -> None:
+    task = dispatch(system, "until [ -e go ]; do sleep 0.1; done; echo I have gone")
+    until(system, task, TaskState.RUNNING)
+    system.stop(signal.SIGKILL)
+    docker("exec", "-u", "workspace", system.container("alpha"), "touch", "/home/workspace/alpha/go")
+    system.start()
+    assert ended(system, task).state is TaskState.SUCCEEDED
+    (woken,) = eventually(lambda: gateway.of(task.id), "the wake")
+    assert "I have gone" in woken
+    assert gateway.of(task.id) == [woken]
+
+
+def test_a_worker_that_is_killed(system: System, alpha: Workspace) -> None:
+    task = dispatch(system, "until [ -e on ]; do sleep 0.1; done; echo I went on; exit 3")
+    until(system, task, TaskState.RUNNING)
+    docker("exec", system.container("alpha"), "pkill", "-9", "-f", "worker serve")
+    docker("exec", "-u", "workspace", system.container("alpha"), "touch", "/home/workspace/alpha/on")
+    task = ended(system, task)
+    assert (task.state, task.exit_code) == (TaskState.FAILED, 3)
+    assert result(system, task).last_message == "I went on"
+
+
+def test_a_workspace_that_is_restarted(system: System, alpha: Workspace, gateway: Gateway) -> None:
+    task = dispatch(system, "sleep 600")
+    until(system, task, TaskState.RUNNING)
+    docker("restart", "-t", "1", system.container("alpha"))
+    task = ended(system, task)
+    assert task.state is TaskState.FAILED
+    assert task.reason is not None and "stopped while the task was running" in task.reason
+    assert eventually(lambda: gateway.of(task.id), "the wake")
+
+
+def test_from_nothing_to_nothing(system: System, alpha: Workspace, gateway: Gateway, tmp_path: Path) -> None:
+    """A workspace is made for a task, and goes when there is nothing in it that is nowhere else."""
+    dispatched = system.perry(
+        "dispatch", "gamma", "echo $PWD; git log --oneline", "--agent", "command", "--create", "--clone", ".",
+        "--remove-when", "success", "--wait", "--json",
+    )  # fmt: skip
+    left = msgspec.json.decode(dispatched.stdout, type=TaskResult)
+    assert left.task.state is TaskState.SUCCEEDED
+    logs = system.call("tasks.list", {"workspace": "gamma"})["items"]
+    assert [each["id"] for each in logs] == [left.task.id]
+
+    def removal() -> str | None:
+        return get(system, left.task).removal
+
+    assert eventually(removal, "what becomes of the workspace") == "deleted"
+    assert system.raw("workspaces.get", {"name": "gamma"}).status_code == 404
+    assert result(system, left.task).last_message == left.last_message
