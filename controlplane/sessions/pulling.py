@@ -279,6 +279,9 @@ class Puller:
         if not isinstance(page, Page):
             known.pause = self._failed(WorkerError("it answered something else than a page"), known.pause)
             return False
+        # Meanwhile its agent may have come to an end, and to say so no page is needed.
+        told = self._told.get(key, self._latest.get(key))
+        seen = told if isinstance(told, SessionSeen) else seen
         room, now = TEXT_LIMIT - self._bytes, _now()
         try:
             stored = await self._db.write(
