@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocol.wire import Told, Wire
+from protocol.wire import Moment, Told, Wire
 from protocol.workspaces import WorkspaceName
 
 AgentName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -86,7 +86,7 @@ class Message(Wire, frozen=True):
     id: str
     role: MessageRole
     blocks: list[Block]
-    at: datetime | None = None
+    at: Moment | None = None
     model: str | None = None
 
 

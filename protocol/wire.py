@@ -1,8 +1,9 @@
 """The base of every struct on the wire, and the names that all of them share."""
 
 import re
+from datetime import datetime
 from enum import StrEnum
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
 
@@ -15,6 +16,10 @@ WORKSPACE_NAME_PATTERN: Final = re.compile(WORKSPACE_NAME)
 
 DEFAULT_PORT: Final = 7391
 """TCP port of the control plane."""
+
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time that says its zone, of somebody who may be hostile: one that does not cannot be compared."""
 
 
 class Told(StrEnum):

@@ -17,14 +17,13 @@ Nothing of what a worker says is trusted: the reader bounds sizes, counts and ra
 :data:`PAGE_LIMIT`, :data:`SESSIONS_LIMIT`), and what is out of bounds ends the connection.
 """
 
-from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
 
 from protocol.sessions import Message, SessionStatus, Tokens
 from protocol.tasks import Commit, TaskState
-from protocol.wire import Wire
+from protocol.wire import Moment, Wire
 
 WORKER_PORT: Final = 7392
 
@@ -178,7 +177,7 @@ class SessionSeen(Wire, frozen=True, tag="session", tag_field="type"):
     session_id: Annotated[str, msgspec.Meta(max_length=256)]
     mark: Annotated[str, msgspec.Meta(max_length=256)]
     status: SessionStatus
-    last_activity: datetime | None = None
+    last_activity: Moment | None = None
 
 
 class SessionGone(Wire, frozen=True, tag="sessionGone", tag_field="type"):
@@ -205,8 +204,8 @@ class TaskSeen(Wire, frozen=True, tag="task", tag_field="type"):
     seq: int
     id: Annotated[str, msgspec.Meta(max_length=32)]
     state: TaskState
-    started: datetime
-    ended: datetime | None = None
+    started: Moment
+    ended: Moment | None = None
     exit_code: int | None = None
     reason: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
@@ -223,7 +222,7 @@ class WakeSpooled(Wire, frozen=True, tag="wake", tag_field="type"):
     id: Annotated[str, msgspec.Meta(max_length=64)]
     text: Annotated[str, msgspec.Meta(max_length=65_536)]
     mode: Annotated[str, msgspec.Meta(max_length=32)]
-    at: datetime
+    at: Moment
     task: Annotated[str, msgspec.Meta(max_length=32)] | None = None
 
 
@@ -237,8 +236,8 @@ class SessionFacts(Wire, frozen=True):
     cwd: str | None = None
     model: str | None = None
     parent: str | None = None
-    created: datetime | None = None
-    last_activity: datetime | None = None
+    created: Moment | None = None
+    last_activity: Moment | None = None
     tokens: Tokens | None = None
     cost: float | None = None
     resume: list[str] | None = None
