@@ -7,7 +7,7 @@ that. Proxies from the environment are not used: a control plane is on this mach
 import http.client
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -51,11 +51,11 @@ class Client:
         self,
         procedure: str,
         output: type[T],
-        wanted: Wire | None = None,
+        wanted: Wire | Mapping[str, Any] | None = None,
         *,
         seconds: float | None = READ_SECONDS,
     ) -> T:
-        """Call ``group.name`` with an input struct. ``seconds`` None waits as long as it takes."""
+        """Call ``group.name`` with an input struct, or its JSON. ``seconds`` None waits as long as it takes."""
         body = b'{"json":' + msgspec.json.encode(wanted or Empty()) + b"}"
         path = "/rpc/" + procedure.replace(".", "/")
         status, answer = self._exchange("POST", path, body, {"Content-Type": "application/json"}, seconds)

@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tailnet": ("cli.commands.tailnet", "Look at the tailnet, or join it with one more device."),
     "auth": ("cli.commands.auth", "How the agent recognises you, and what you may."),
     "config": ("cli.commands.config", "Show the settings, and what workspaces are given; set up perry."),
+    "mcp": ("cli.commands.mcp", "Give an assistant Perry's verbs as tools (MCP)."),
     "agent": ("cli.commands.agent", "The Perry agent: the control plane of this machine."),
     "doctor": ("cli.commands.doctor", "Check what Perry needs, and say what to do about it."),
     "version": ("cli.commands.version", "Show the versions of perry and of the agent."),

@@ -16,6 +16,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
     "docs/howto/cron.md",
+    "docs/howto/mcp.md",
     "docs/howto/your-own-tailnet.md",
     "docs/howto/sessions.md",
 )
