@@ -68,7 +68,8 @@ class Cron:
         )
         self._store.add(job)
         self._scheduler.nudge()
-        return self._shown(job)
+        # As it stands now, with times of milliseconds.
+        return self._shown(self._find(job.id))
 
     def list(self, wanted: ListJobs) -> Jobs:
         """Those that run next first."""

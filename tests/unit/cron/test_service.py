@@ -13,7 +13,8 @@ from tests.unit.cron.conftest import System
 pytestmark = pytest.mark.anyio
 
 
-def test_what_is_added_is_shown(idle: System) -> None:
+def test_what_is_added_is_shown(idle: System, clock: FakeClock) -> None:
+    clock.passes(microseconds=1)
     added = idle.cron.add(
         AddJob(
             name="morning", cron="0 9 * * *", tz="Europe/Berlin", system_event="Hello.", wake=WakeMode.NEXT_HEARTBEAT
