@@ -63,9 +63,10 @@ class RemoveWhen(StrEnum):
 class DispatchTask(Wire, frozen=True, forbid_unknown_fields=True):
     """Input of ``tasks.dispatch``.
 
-    ``create`` makes the workspace where it is missing, with ``clone`` and ``branch`` as ``workspaces.start`` takes
-    them (a branch that the repository does not have is made); ``start`` starts one that is stopped. ``timeout`` is in
-    seconds, from its start. ``key`` makes it safe to ask twice: the same key is the same task.
+    ``create`` makes the workspace where it is missing, with ``clone`` as ``workspaces.start`` takes it; ``branch`` is
+    what the work is done on, and made where the repository has none of that name. ``start`` starts a workspace that is
+    stopped. ``timeout`` is in seconds, from the task's start. ``key`` makes it safe to ask twice: the same key is the
+    same task.
     """
 
     workspace: WorkspaceName

@@ -150,14 +150,16 @@ class StartWorkspace(Wire, frozen=True):
     """Input of ``workspaces.start`` and ``workspaces.create``.
 
     ``clone`` is a URL, or ``upload:<id>`` for a git bundle that was sent to ``PUT /uploads/<id>`` before; ``origin`` is
-    then the URL that the clone's remote gets. What is absent keeps its value of before, or gets the configured default.
-    ``memory`` is bytes. ``wait`` false returns at once, with the start going on.
+    then the URL that the clone's remote gets. ``new_branch`` is the branch to work on, made where the repository has
+    none of that name. What is absent keeps its value of before, or gets the configured default. ``memory`` is bytes.
+    ``wait`` false returns at once, with the start going on.
     """
 
     name: WorkspaceName
     clone: str | None = None
     origin: str | None = None
     branch: str | None = None
+    new_branch: str | None = None
     image: str | None = None
     docker: bool | None = None
     cpus: Annotated[float, msgspec.Meta(gt=0)] | None = None

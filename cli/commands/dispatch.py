@@ -80,7 +80,8 @@ def dispatch(
     if clone is not None:
         from cli.uploading import uploaded
 
-        clone, origin, branch = uploaded(client, clone, branch)
+        clone, origin, checked_out = uploaded(client, clone, None)
+        branch = branch or checked_out
     wanted = DispatchTask(
         workspace=name,
         task=text,

@@ -1148,9 +1148,10 @@ export interface components {
          * DispatchTask
          * @description Input of ``tasks.dispatch``.
          *
-         *     ``create`` makes the workspace where it is missing, with ``clone`` and ``branch`` as ``workspaces.start`` takes
-         *     them (a branch that the repository does not have is made); ``start`` starts one that is stopped. ``timeout`` is in
-         *     seconds, from its start. ``key`` makes it safe to ask twice: the same key is the same task.
+         *     ``create`` makes the workspace where it is missing, with ``clone`` as ``workspaces.start`` takes it; ``branch`` is
+         *     what the work is done on, and made where the repository has none of that name. ``start`` starts a workspace that is
+         *     stopped. ``timeout`` is in seconds, from the task's start. ``key`` makes it safe to ask twice: the same key is the
+         *     same task.
          */
         DispatchTask: {
             workspace: string;
@@ -1853,8 +1854,9 @@ export interface components {
          * @description Input of ``workspaces.start`` and ``workspaces.create``.
          *
          *     ``clone`` is a URL, or ``upload:<id>`` for a git bundle that was sent to ``PUT /uploads/<id>`` before; ``origin`` is
-         *     then the URL that the clone's remote gets. What is absent keeps its value of before, or gets the configured default.
-         *     ``memory`` is bytes. ``wait`` false returns at once, with the start going on.
+         *     then the URL that the clone's remote gets. ``new_branch`` is the branch to work on, made where the repository has
+         *     none of that name. What is absent keeps its value of before, or gets the configured default. ``memory`` is bytes.
+         *     ``wait`` false returns at once, with the start going on.
          */
         StartWorkspace: {
             name: string;
@@ -1864,6 +1866,8 @@ export interface components {
             origin?: string | null;
             /** @default null */
             branch?: string | null;
+            /** @default null */
+            newBranch?: string | null;
             /** @default null */
             image?: string | null;
             /** @default null */

@@ -243,7 +243,7 @@ class Dispatcher:
             if workspace.status is WorkspaceStatus.STOPPED and not wishes.start:
                 raise Conflict(f"The workspace {name!r} was stopped before the task's turn came.")
         await self._workspaces.start(
-            StartWorkspace(name=name, clone=wishes.clone, origin=wishes.origin, branch=wishes.branch)
+            StartWorkspace(name=name, clone=wishes.clone, origin=wishes.origin, new_branch=wishes.branch)
         )
 
     async def _await_link(self, name: str) -> WorkerLink:

@@ -42,9 +42,18 @@ class Checkout:
         self._uploads = uploads
 
     async def clone(
-        self, container: str, name: str, clone: str, *, branch: str | None, origin: str | None, progress: Progress
+        self,
+        container: str,
+        name: str,
+        clone: str,
+        *,
+        branch: str | None,
+        new_branch: str | None,
+        origin: str | None,
+        progress: Progress,
     ) -> bool:
-        """Clone to ``~/<name>``; False where that repository is there already.
+        """Clone to ``~/<name>``; False where that repository is there already. ``new_branch`` is checked out in the
+        end, and made where the repository has none of that name.
 
         The project folder appears whole or not at all. CloneFailed has git's own words.
         """
@@ -63,10 +72,12 @@ class Checkout:
             source = f"{CLONES}/bundle"
             await self._send_bundle(container, upload, source)
             await self._git(container, source, partial, branch=branch, progress=progress, shown="the local repository")
+            await self._switch(container, partial, new_branch)
             await self._set_origin(container, partial, origin)
             self._uploads.discard(upload)
         else:
             await self._git(container, clone, partial, branch=branch, progress=progress, shown=repository.shown(clone))
+            await self._switch(container, partial, new_branch)
         await self._must(container, ["mv", "-T", partial, target], f"put the clone into {target}")
         await self._must(container, ["rm", "-rf", CLONES], "clear up after the clone")
         return True
@@ -120,6 +131,13 @@ class Checkout:
         words = _words(said)
         advice = repository.advice(words)
         raise CloneFailed(f"git could not clone {shown}: {words}" + (f" — {advice}" if advice else ""))
+
+    async def _switch(self, container: str, folder: str, branch: str | None) -> None:
+        if branch is None:
+            return
+        git = ["git", "-C", folder]
+        if (await self._run(container, [*git, "switch", "-q", branch])).exit_code != 0:
+            await self._must(container, [*git, "switch", "-q", "-c", branch], f"make the branch {branch!r}")
 
     async def _set_origin(self, container: str, folder: str, origin: str | None) -> None:
         git = ["git", "-C", folder]

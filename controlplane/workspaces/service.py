@@ -170,7 +170,7 @@ class Workspaces:
             ssh_host_keys=list(record.host_keys),
             container_id=pod.workspace.id if pod.workspace else None,
             repo=_repo(record.request),
-            branch=record.request.branch,
+            branch=record.request.new_branch or record.request.branch,
             startup=startup,
             error=record.error,
             deleting=True if record.desired is Desired.DELETED else None,
@@ -228,6 +228,7 @@ class Workspaces:
             limits=limits,
             clone=wanted.clone,
             branch=wanted.branch,
+            new_branch=wanted.new_branch,
             origin=wanted.origin,
         )
         await self._pods.check_images([request.image])
@@ -564,11 +565,12 @@ class Workspaces:
 def _check(wanted: StartWorkspace) -> None:
     if wanted.clone is not None:
         repository.valid_clone(wanted.clone)
-    if wanted.branch is not None:
-        repository.valid_branch(wanted.branch)
+    for branch in (wanted.branch, wanted.new_branch):
+        if branch is not None:
+            repository.valid_branch(branch)
     if wanted.origin is not None:
         repository.valid_clone(wanted.origin)
-    if wanted.branch is not None and wanted.clone is None:
+    if (wanted.branch is not None or wanted.new_branch is not None) and wanted.clone is None:
         raise InvalidInput("--branch says which branch of --clone to take; give both.")
 
 
@@ -587,7 +589,14 @@ def _with_wishes(before: Request, wanted: StartWorkspace) -> Request:
     )
     if wanted.clone is None:
         return after
-    return msgspec.structs.replace(after, clone=wanted.clone, branch=wanted.branch, origin=wanted.origin, cloned=False)
+    return msgspec.structs.replace(
+        after,
+        clone=wanted.clone,
+        branch=wanted.branch,
+        new_branch=wanted.new_branch,
+        origin=wanted.origin,
+        cloned=False,
+    )
 
 
 def _recreates(before: Request, after: Request) -> bool:

@@ -41,6 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     clone: str | None = None
     branch: str | None = None
+    new_branch: str | None = None
     origin: str | None = None
     cloned: bool = False
     """The repository came once. Were it to come again with each start, a folder that its owner moved would return."""

@@ -310,6 +310,7 @@ class Starter:
                     name,
                     request.clone,
                     branch=request.branch,
+                    new_branch=request.new_branch,
                     origin=request.origin,
                     progress=progress,
                 )

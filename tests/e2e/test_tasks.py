@@ -198,11 +198,11 @@ def test_a_workspace_that_is_restarted(system: System, alpha: Workspace, gateway
 def test_from_nothing_to_nothing(system: System, alpha: Workspace, gateway: Gateway, tmp_path: Path) -> None:
     """A workspace is made for a task, and goes when there is nothing in it that is nowhere else."""
     dispatched = system.perry(
-        "dispatch", "gamma", "echo $PWD; git log --oneline", "--agent", "command", "--create", "--clone", ".",
+        "dispatch", "gamma", "git branch --show-current", "--agent", "command", "--create", "--clone", ".", "--branch", "fix/new",
         "--remove-when", "success", "--wait", "--json",
     )  # fmt: skip
     left = msgspec.json.decode(dispatched.stdout, type=TaskResult)
-    assert left.task.state is TaskState.SUCCEEDED
+    assert (left.task.state, left.last_message) == (TaskState.SUCCEEDED, "fix/new")
     logs = system.call("tasks.list", {"workspace": "gamma"})["items"]
     assert [each["id"] for each in logs] == [left.task.id]
 

@@ -89,7 +89,7 @@ async def test_a_workspace_is_made_for_its_task(scene: Scene) -> None:
         task = await scene.dispatch("beta", create=True, clone="https://x/y.git", branch="fix/issue-78")
         await scene.until(task.id, TaskState.RUNNING)
     (started,) = scene.workspaces.started
-    assert (started.name, started.clone, started.branch) == ("beta", "https://x/y.git", "fix/issue-78")
+    assert (started.name, started.clone, started.new_branch) == ("beta", "https://x/y.git", "fix/issue-78")
 
 
 async def test_a_stopped_workspace_is_started_when_asked_to(scene: Scene) -> None:
