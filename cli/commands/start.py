@@ -28,6 +28,9 @@ RETRIES = 5
     "folder, whose committed state travels (all of its branches and tags).",
 )
 @click.option("--branch", help="Branch or tag of --clone to check out.")
+@click.option(
+    "--no-clone", is_flag=True, help="Take back an earlier --clone that has not succeeded, and start without it."
+)
 @click.option("--image", help="Image of the workspace, made from Perry's workspace-base.")
 @click.option(
     "--docker/--no-docker",
@@ -43,6 +46,7 @@ def start(
     name: str,
     clone: str | None,
     branch: str | None,
+    no_clone: bool,
     image: str | None,
     docker: bool | None,
     cpus: float | None,
@@ -58,6 +62,8 @@ def start(
     """
     if branch is not None and clone is None:
         raise click.UsageError("--branch says which branch of --clone to check out; give both.")
+    if no_clone and clone is not None:
+        raise click.UsageError("--no-clone takes an earlier --clone back; give one of them.")
     client = Client()
     client.check_version()
     origin = None
@@ -76,6 +82,7 @@ def start(
         memory=memory,
         pids=pids,
         wait=False,
+        no_clone=no_clone,
     )
     if no_wait:
         workspace = client.call("workspaces.start", Workspace, wanted, seconds=None)

@@ -572,6 +572,8 @@ def _check(wanted: StartWorkspace) -> None:
         repository.valid_clone(wanted.origin)
     if (wanted.branch is not None or wanted.new_branch is not None) and wanted.clone is None:
         raise InvalidInput("--branch says which branch of --clone to take; give both.")
+    if wanted.no_clone and wanted.clone is not None:
+        raise InvalidInput("--no-clone takes an earlier --clone back; give one of them.")
 
 
 def _with_wishes(before: Request, wanted: StartWorkspace) -> Request:
@@ -587,6 +589,8 @@ def _with_wishes(before: Request, wanted: StartWorkspace) -> Request:
         docker=before.docker if wanted.docker is None else wanted.docker,
         limits=limits,
     )
+    if wanted.no_clone and not before.cloned:
+        return msgspec.structs.replace(after, clone=None, branch=None, origin=None)
     if wanted.clone is None:
         return after
     return msgspec.structs.replace(

@@ -100,6 +100,12 @@ def test_what_is_asked_for(perry_: Perry, agent: FakeAgent) -> None:
     )
 
 
+def test_a_clone_is_taken_back(perry_: Perry, agent: FakeAgent) -> None:
+    with walking(agent, whole_walk(agent)):
+        perry_("start", "alpha", "--no-clone")
+    assert agent.calls[0] == ("workspaces.start", {"name": "alpha", "noClone": True, "wait": False})
+
+
 def test_what_is_not_given_is_not_sent(perry_: Perry, agent: FakeAgent) -> None:
     with walking(agent, whole_walk(agent)):
         perry_("start", "alpha")
@@ -110,6 +116,7 @@ def test_what_is_not_given_is_not_sent(perry_: Perry, agent: FakeAgent) -> None:
     "arguments",
     [
         ["--memory", "lots"], ["--memory", "1m"], ["--cpus", "0"], ["--pids", "1"], ["--branch", "main"],
+        ["--clone", "https://x/y", "--no-clone"],
         ["--clone", "nowhere"], ["--clone", "--upload-pack=touch /tmp/x"], ["--clone", ""], ["--clone", "/nowhere"],
     ],
 )  # fmt: skip

@@ -129,6 +129,23 @@ async def test_a_failed_clone_is_a_failed_step_of_a_workspace_that_runs(agent: A
     assert len(clones) == 2 and "https://example.org/none" in clones[1]
 
 
+async def test_a_clone_that_keeps_failing_can_be_taken_back(agent: Agent) -> None:
+    agent.pods.exit_codes["git clone"] = 128
+    with pytest.raises(StepFailed):
+        await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/none", branch="b"))
+    after = await agent.workspaces.start(StartWorkspace(name="alpha", no_clone=True))
+    assert (after.repo, after.branch, after.error) == (None, None, None)
+    again = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert again.startup is not None and again.startup.state is StartupState.SUCCEEDED
+    assert len([command for command in agent.pods.commands if "clone" in command]) == 1
+
+
+async def test_a_clone_that_came_is_not_taken_back(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/a"))
+    after = await agent.workspaces.start(StartWorkspace(name="alpha", no_clone=True))
+    assert after.repo == "https://example.org/a"
+
+
 async def test_a_repository_comes_once(agent: Agent) -> None:
     await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/a"))
     await agent.workspaces.stop("alpha")
@@ -229,6 +246,7 @@ async def test_ports_that_are_busy_are_passed_over(agent: Agent) -> None:
         StartWorkspace(name="perry"),
         StartWorkspace(name="a", clone="ext::x"),
         StartWorkspace(name="a", branch="b"),
+        StartWorkspace(name="a", clone="https://example.org/a", no_clone=True),
     ],
 )
 async def test_bad_input_makes_nothing(agent: Agent, wanted: StartWorkspace) -> None:
