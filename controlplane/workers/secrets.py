@@ -1,4 +1,4 @@
-"""Each worker's secret: derived from one key of this control plane, so that it outlives state.db."""
+"""Each workspace's secrets: derived from one key of this control plane, so that they outlive state.db."""
 
 import base64
 import hashlib
@@ -21,6 +21,13 @@ class WorkerSecrets:
         self._key = read_secret(file).encode()
 
     def of(self, workspace: str) -> str:
-        """43 characters that may stand in a header."""
-        digest = hmac.new(self._key, f"worker {workspace}".encode(), hashlib.sha256).digest()
+        """What its worker is spoken to with: 43 characters that may stand in a header."""
+        return self._derived("worker", workspace)
+
+    def opencode(self, workspace: str) -> str:
+        """The password of its OpenCode server, which its worker and its sidecar are given: 43 such characters."""
+        return self._derived("opencode", workspace)
+
+    def _derived(self, purpose: str, workspace: str) -> str:
+        digest = hmac.new(self._key, f"{purpose} {workspace}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -10,6 +10,7 @@ from controlplane.ports import ContainerState, Engine, File, WorkerFollower, Wor
 from controlplane.workers.delivery import WORKER_LABEL, Delivery
 from controlplane.workers.fleet import Fleet, Place
 from controlplane.workers.secrets import WorkerSecrets
+from controlplane.workspaces.spec import OWN_FOLDER, SIDECAR_STATE
 from protocol.worker import SECRET_FILE
 from protocol.workspaces import WorkerState, Workspace, WorkspaceStatus, WorkspaceWorker
 
@@ -19,6 +20,9 @@ COMES_UP_SECONDS = 15.0
 OTHER_COMES_UP_SECONDS = 5.0
 NONE_COMES_UP_SECONDS = 1.5
 """Where the image has another version, or none: what was brought into the container before is waited for."""
+
+OPENCODE_FILE = f"{OWN_FOLDER}/opencode-password"
+OPENCODE_DOOR_FILE = f"{SIDECAR_STATE}/opencode-password"
 
 USER_ID = 1000
 """Of the user ``workspace``."""
@@ -60,8 +64,15 @@ class WorkerService:
     # --- at a start
 
     def files(self, workspace: str) -> Sequence[File]:
-        content = self._secrets.of(workspace).encode()
-        return [File(path=SECRET_FILE, content=content, mode=0o400, uid=USER_ID, gid=USER_ID)]
+        secrets = {SECRET_FILE: self._secrets.of(workspace), OPENCODE_FILE: self._secrets.opencode(workspace)}
+        return [
+            File(path=path, content=secret.encode(), mode=0o400, uid=USER_ID, gid=USER_ID)
+            for path, secret in secrets.items()
+        ]
+
+    def door_files(self, workspace: str) -> Sequence[File]:
+        """What the workspace's sidecar is given, whose door to OpenCode says the password."""
+        return [File(path=OPENCODE_DOOR_FILE, content=self._secrets.opencode(workspace).encode(), mode=0o600)]
 
     async def attend(
         self, workspace: str, container: ContainerState, address: str | None, enough: anyio.Event

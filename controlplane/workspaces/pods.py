@@ -36,15 +36,18 @@ class Pods:
         prefix: str,
         known_hosts: Sequence[str] = (),
         files: Callable[[str], Sequence[File]] = lambda name: (),
+        sidecar_files: Callable[[str], Sequence[File]] = lambda name: (),
         checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
-        """``files`` is what a workspace's container is given besides keys and certificates, before each start."""
+        """``files`` is what a workspace's container is given besides keys and certificates, before each start;
+        ``sidecar_files`` what its sidecar is, into its own volume."""
         self._engine = engine
         self._machine = machine
         self._instance = instance
         self._prefix = prefix
         self._known_hosts = known_hosts
         self._files = files
+        self._sidecar_files = sidecar_files
         self._checkpoint = checkpoint
 
     def names(self, name: str) -> Names:
@@ -138,8 +141,12 @@ class Pods:
 
     async def _create_sidecar(self, pod: PodSpec, sandbox: str, auth_key: Callable[[], Awaitable[str | None]]) -> None:
         await self._ensure_joined(pod.tailnet, sandbox)
+        files = list(self._sidecar_files(pod.names.name))
         if (secret := await auth_key()) is not None:
-            await self.put_auth_key(pod.names.name, secret)
+            files.append(_auth_key(secret))
+        if files:
+            await self._engine.put_files(pod.names.tailnet, files)
+        if secret is not None:
             self._checkpoint("key delivered")
 
     async def _create_workspace(self, pod: PodSpec, sandbox: str) -> None:
@@ -186,9 +193,7 @@ class Pods:
 
     async def put_auth_key(self, name: str, secret: str) -> None:
         """Into the sidecar's own volume, where it takes the file away after use."""
-        await self._engine.put_files(
-            self.names(name).tailnet, [File(path=specs.AUTH_KEY_FILE, content=secret.encode(), mode=0o600)]
-        )
+        await self._engine.put_files(self.names(name).tailnet, [_auth_key(secret)])
 
     # --- running
 
@@ -236,6 +241,10 @@ class Pods:
             await self._engine.remove_volume(volume)
             self._checkpoint(f"volume {volume.removeprefix(names.workspace)} removed")
         await self._engine.remove_images(specs.workspace_labels(self._instance, name))
+
+
+def _auth_key(secret: str) -> File:
+    return File(path=specs.AUTH_KEY_FILE, content=secret.encode(), mode=0o600)
 
 
 def _image(labels: Mapping[str, str]) -> str | None:

@@ -32,6 +32,7 @@ class SidecarStatus(msgspec.Struct, frozen=True, rename="camel"):
     tun: bool = False
     online: bool = False
     error: str = ""
+    door: str = ""
 
 
 STATES = {
@@ -63,8 +64,12 @@ def shown(name: str, status: SidecarStatus | None, *, joins: bool, runs: bool) -
         hostname=status.hostname or name,
         ips=list(status.ips),
         dns_name=status.dns_name.rstrip(".") or None,
-        error=status.error or (None if status.tun or state is not TailnetState.ONLINE else WITHOUT_TUN),
+        error=status.error or (status.door or _without_tun(status) if state is TailnetState.ONLINE else None),
     )
+
+
+def _without_tun(status: SidecarStatus) -> str | None:
+    return None if status.tun else WITHOUT_TUN
 
 
 class Sidecars:
