@@ -590,7 +590,7 @@ def _with_wishes(before: Request, wanted: StartWorkspace) -> Request:
         limits=limits,
     )
     if wanted.no_clone and not before.cloned:
-        return msgspec.structs.replace(after, clone=None, branch=None, origin=None)
+        return msgspec.structs.replace(after, clone=None, branch=None, new_branch=None, origin=None)
     if wanted.clone is None:
         return after
     return msgspec.structs.replace(
