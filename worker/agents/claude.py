@@ -26,6 +26,9 @@ from worker.sessions.transcript import Conversation, State, key_of
 
 TITLE_LIMIT: Final = 300
 
+SHORT: Final = 4096
+"""Records that are longer are no titles."""
+
 NOT_A_PERSON: Final = (
     "<command-name>",
     "<command-message>",
@@ -80,7 +83,9 @@ class ClaudeFormat:
     def wants(self, line: bytes) -> bool:
         if line.startswith(b'{"type":"'):
             return line[9 : line.find(b'"', 9)] in _KNOWN_FIRST
-        return b'"assistant"' in line or b'"user"' in line or b'"custom-title"' in line
+        if b'"assistant"' in line or b'"user"' in line:
+            return True
+        return len(line) < SHORT and (b'-title"' in line or b'"summary"' in line or b'"cost-state"' in line)
 
     def decode(self, line: bytes) -> Record:
         return self._decoder.decode(line)

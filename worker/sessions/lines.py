@@ -58,20 +58,19 @@ def lines(fd: int, start: int, *, inside: bool = False) -> Iterator[Line]:
         yield Line(begin, offset, None if long else b"".join(pieces), False)
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether a line without its newline could already be a record. It stays one, whatever is written after it."""
-    return data.endswith(b"}")
-
-
-def salvage(data: bytes) -> Iterator[dict[str, Any]]:
+def salvage(data: bytes, *, ended: bool = True) -> Iterator[dict[str, Any]]:
     """The records of a line that is none: several in a row, one behind the beginning of another, or with bytes that no
-    JSON has. What is no record is passed over. Its work is bounded (:data:`SALVAGE_LIMIT`)."""
+    JSON has. What is no record is passed over. Its work is bounded (:data:`SALVAGE_LIMIT`).
+
+    Of a line that is not ``ended``, those that stay what they are whatever comes after."""
     text = data.replace(b"\0", b"").decode("utf-8", "replace")
     at, work = text.find("{"), 0
     while at >= 0 and work < SALVAGE_LIMIT:
         try:
             record, after = _lenient.raw_decode(text, at)
         except json.JSONDecodeError as error:
+            if not ended:
+                return
             # An unterminated string was looked through to its end.
             work += len(text) - at if error.msg.startswith("Unterminated") else error.pos - at
             after = at + 1

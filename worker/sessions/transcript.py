@@ -18,7 +18,7 @@ import msgspec
 from protocol.sessions import Block, Message, MessageRole
 from protocol.worker import PAGE_LIMIT
 from worker.sessions.blocks import emptied, moment, sendable, weight
-from worker.sessions.lines import Line, Unreadable, is_whole, lines, salvage
+from worker.sessions.lines import Line, Unreadable, lines, salvage
 
 OPEN_LIMIT: Final = 4
 """Messages that may still grow, at most: subagents may write into the same file."""
@@ -295,23 +295,21 @@ def _read(fd: int, form: Format, where: Cursor, limit: int, *, reset: bool) -> R
         inside=inside if seen > where.start else where.inside,
     )
     encoded = msgspec.json.encode(after).decode()
-    if rest is not None and rest.data is not None and is_whole(rest.data) and form.wants(rest.data):
-        # Its newline is not there yet, but it can be nothing else any more. It comes again when it is.
+    if rest is not None and rest.data is not None and form.wants(rest.data):
+        # Its newline is not there yet, but a record that is whole can be nothing else any more. It comes again then.
         talk.line(rest.start, fresh=True)
-        _take(form, rest.data, talk, whole=True)
+        _take(form, rest.data, talk, ended=False)
     return Reading(talk.messages(), talk.state, encoded, more, reset, skipped)
 
 
-def _take(form: Format, data: bytes, talk: Conversation, *, whole: bool = False) -> bool:
+def _take(form: Format, data: bytes, talk: Conversation, *, ended: bool = True) -> bool:
     """True where a line holds nothing that can be read."""
     try:
         form.apply(form.decode(data), talk)
         return False
     except Unreadable:
-        if whole:
-            return True
-    found = False
-    for saved in salvage(data):
+        found = False
+    for saved in salvage(data, ended=ended):
         try:
             form.apply(form.convert(saved), talk)
             found = True
@@ -348,4 +346,6 @@ def _head(fd: int, where: Cursor, seen: int) -> tuple[int, str]:
 
 
 def _hash(fd: int, start: int, end: int) -> str:
+    if end <= start:
+        return ""
     return hashlib.blake2b(os.pread(fd, end - start, start), digest_size=8).hexdigest()
