@@ -10,8 +10,10 @@ import secrets
 
 import msgspec
 
-from protocol.worker import SessionGone, SessionSeen, TaskSeen
+from protocol.worker import AgentSignal, SessionGone, SessionSeen, TaskSeen, WakeSpooled
 from worker.ports import Notice
+
+KINDS = {TaskSeen: "task", WakeSpooled: "wake", AgentSignal: "signal"}
 
 RING = 16_384
 """Sessions, tasks and wakes whose latest news are kept."""
@@ -63,4 +65,4 @@ class Journal:
 def _key(notice: Notice) -> tuple[str, ...]:
     if isinstance(notice, SessionSeen | SessionGone):
         return ("session", notice.agent, notice.session_id)
-    return ("task" if isinstance(notice, TaskSeen) else "wake", notice.id)
+    return (KINDS[type(notice)], notice.id)

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import get_args
 
 import anyio
 import msgspec
@@ -22,12 +23,9 @@ from protocol.worker import (
     WORKER_PORT,
     Answer,
     Ask,
-    CancelTask,
-    DeleteInStore,
     Done,
     Event,
     Follow,
-    ForgetTask,
     FromWorker,
     Hello,
     Page,
@@ -36,12 +34,10 @@ from protocol.worker import (
     ReadStatus,
     ReadTaskLog,
     Refused,
-    RenameInStore,
     Request,
     Result,
     SnapshotEnd,
-    StartTask,
-    TakeWakes,
+    TakeSignals,
     TaskLog,
     TaskOutcome,
     WorkerStatus,
@@ -63,17 +59,14 @@ SNAPSHOT_LIMIT = SESSIONS_LIMIT + 10_000
 
 ANSWERS: dict[type[Request], type[Result]] = {
     ReadSession: Page,
-    RenameInStore: Done,
-    DeleteInStore: Done,
     ReadStatus: WorkerStatus,
-    StartTask: Done,
-    CancelTask: Done,
-    ForgetTask: Done,
     ReadTaskLog: TaskLog,
     ReadOutcome: TaskOutcome,
-    TakeWakes: Done,
 }
-KNOWN = frozenset({"hello", "session", "sessionGone", "snapshotEnd", "task", "wake", "answer"})
+"""What other requests are answered with is Done."""
+
+KNOWN = frozenset(struct.__struct_config__.tag for struct in get_args(FromWorker))
+
 
 
 class _Unread(msgspec.Struct):
@@ -280,7 +273,7 @@ def _checked(request: Request, answer: Result | WorkerError) -> Result:
         raise answer
     if isinstance(answer, Refused):
         raise WorkerError(answer.message[:500] or "The worker refused.", data={"code": answer.code[:32]})
-    if not isinstance(answer, ANSWERS[type(request)]):
+    if not isinstance(answer, ANSWERS.get(type(request), Done)):
         raise WorkerBroke("The worker answered something else than what was asked.")
     return answer
 

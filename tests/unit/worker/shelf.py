@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import msgspec
 
 from protocol.sessions import SessionStatus
@@ -83,8 +84,13 @@ class Served:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         self.server = await self.stream.listen("127.0.0.1", self._port)
-        async with self.server:
+        try:
             yield f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        finally:
+            # Also where a test is being cancelled: what is left open shows in another test.
+            with anyio.CancelScope(shield=True):
+                self.server.close()
+                await self.server.wait_closed()
 
     def drop_all(self) -> None:
         """Every connection breaks, without a word."""

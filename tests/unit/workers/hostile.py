@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import anyio
 from websockets.asyncio.server import ServerConnection, serve
 
 from protocol.worker import PROTOCOL
@@ -20,8 +21,13 @@ async def hostile(behaviour: Behaviour) -> AsyncIterator[str]:
         await connection.recv()
         await behaviour(connection)
 
-    async with serve(handle, "127.0.0.1", 0, compression=None, max_size=None, close_timeout=0.1) as server:
+    server = await serve(handle, "127.0.0.1", 0, compression=None, max_size=None, close_timeout=0.1)
+    try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        with anyio.CancelScope(shield=True):
+            server.close()
+            await server.wait_closed()
 
 
 def saying(*frames: str | bytes) -> Behaviour:
