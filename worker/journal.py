@@ -10,10 +10,8 @@ import secrets
 
 import msgspec
 
-from protocol.worker import AgentSignal, SessionGone, SessionSeen, TaskSeen, WakeSpooled
+from protocol.worker import SessionGone, SessionSeen
 from worker.ports import Notice
-
-KINDS = {TaskSeen: "task", WakeSpooled: "wake", AgentSignal: "signal"}
 
 RING = 16_384
 """Sessions, tasks and wakes whose latest news are kept."""

@@ -37,7 +37,6 @@ from protocol.worker import (
     Request,
     Result,
     SnapshotEnd,
-    TakeSignals,
     TaskLog,
     TaskOutcome,
     WorkerStatus,
@@ -66,7 +65,6 @@ ANSWERS: dict[type[Request], type[Result]] = {
 """What other requests are answered with is Done."""
 
 KNOWN = frozenset(struct.__struct_config__.tag for struct in get_args(FromWorker))
-
 
 
 class _Unread(msgspec.Struct):
