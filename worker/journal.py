@@ -63,4 +63,4 @@ class Journal:
 def _key(notice: Notice) -> tuple[str, ...]:
     if isinstance(notice, SessionSeen | SessionGone):
         return ("session", notice.agent, notice.session_id)
-    return (KINDS[type(notice)], notice.id)
+    return (type(notice).__name__, notice.id)
