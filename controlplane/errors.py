@@ -158,6 +158,10 @@ class EngineConflict(EngineError):
     code = ErrorCode.CONFLICT
 
 
+class ContainerStuck(EngineError):
+    """Docker was stopped or killed in the midst of a container's start or end, and never starts that one again."""
+
+
 class NoTunDevice(EngineError):
     """The machine has no /dev/net/tun for containers."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from controlplane.errors import EngineError, ImageMissing, NotReady, PerryError, TailnetError
+from controlplane.errors import ContainerStuck, EngineError, ImageMissing, NotReady, PerryError, TailnetError
 from controlplane.gateway import spec
 from controlplane.gateway.spec import GatewaySettings, is_gateway
 from controlplane.gateway.store import Place, Store
@@ -198,7 +198,12 @@ class Gateway:
         if not present.running:
             if self._store.place() == Place():
                 await self._give_key()
-            await self._engine.start(settings.name)
+            try:
+                await self._engine.start(settings.name)
+            except ContainerStuck:
+                # Its place is on its volume; the next look makes it anew.
+                await self._engine.remove_container(settings.name)
+                raise
             present = await self._present()
         self._followed.follow(ME, present.id, started=str(present.started))
         await self._keep_place()

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from controlplane.errors import EngineConflict, EngineError, ImageMissing
+from controlplane.errors import ContainerStuck, EngineConflict, EngineError, ImageMissing
 from controlplane.ports import ContainerSpec, ContainerState, Engine, File, Machine, Role
 from controlplane.settings import SshSettings
 from controlplane.workspaces import spec as specs
@@ -118,7 +118,7 @@ class Pods:
         async def start() -> None:
             # Kept until the others are made: a creation that is broken off goes on inside Docker.
             try:
-                await self._engine.start(sandbox)
+                await self._start(pod.names.sandbox)
                 self._checkpoint("sandbox started")
             except EngineError as exc:
                 failed.append(exc)
@@ -172,7 +172,6 @@ class Pods:
         Its owner is root in there, and what is installed stands in no volume. Another image is begun with afresh.
         """
         wanted, kept = pod.workspace, pod.names.kept_image
-        labels = {**specs.workspace_labels(self._instance, pod.names.name), KEPT_LABEL: "1"}
         present = await self._engine.inspect(wanted.name)
         if present is None or present.labels.get("perry.instance") != self._instance:
             has_kept = await self._engine.image_id(kept) is not None
@@ -181,14 +180,12 @@ class Pods:
             return wanted
         is_of_same_image = _image(present.labels) == _image(wanted.labels)
         if is_of_same_image:
-            await self._engine.stop(wanted.name)
-            await self._engine.commit(wanted.name, kept, {**labels, "perry.claim": "", "perry.spec": ""})
-            self._checkpoint("installed things kept")
+            await self._keep(pod.names.name)
         await self._engine.remove_container(wanted.name)
         if is_of_same_image:
             self._checkpoint("workspace to be made anew removed")
             return msgspec.structs.replace(wanted, image=kept)
-        await self._engine.remove_images(labels)
+        await self._engine.remove_images({**specs.workspace_labels(self._instance, pod.names.name), KEPT_LABEL: "1"})
         return wanted
 
     async def put_auth_key(self, name: str, secret: str) -> None:
@@ -202,8 +199,30 @@ class Pods:
         present = await self._present(container)
         if in_dead_namespace(present, sandbox):
             await self._engine.stop(container)
-        await self._engine.start(container)
+        await self._start(container)
         return await self._present(container)
+
+    async def _start(self, container: str) -> None:
+        """ContainerStuck where it can never start again. It is gone then, and is made anew the next time."""
+        try:
+            await self._engine.start(container)
+        except ContainerStuck:
+            await self._set_aside(container)
+            raise
+
+    async def _set_aside(self, container: str) -> None:
+        """Remove a container; of a workspace's, what is installed in it stays."""
+        present = await self._engine.inspect(container)
+        if present is not None and present.labels.get("perry.role") == Role.WORKSPACE:
+            await self._keep(present.labels["perry.workspace"])
+        await self._engine.remove_container(container)
+
+    async def _keep(self, name: str) -> None:
+        labels = {**specs.workspace_labels(self._instance, name), KEPT_LABEL: "1", "perry.claim": "", "perry.spec": ""}
+        names = self.names(name)
+        await self._engine.stop(names.workspace)
+        await self._engine.commit(names.workspace, names.kept_image, labels)
+        self._checkpoint("installed things kept")
 
     async def _present(self, container: str) -> ContainerState:
         present = await self._engine.inspect(container)

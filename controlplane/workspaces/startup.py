@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from controlplane.errors import (
+    ContainerStuck,
     EngineConflict,
     EngineError,
     PerryError,
@@ -120,6 +121,8 @@ class Starter:
             try:
                 await self._walk_once(name, failures)
                 return
+            except ContainerStuck as exc:
+                log.warning("%s is made anew: %s", name, exc.message)
             except EngineConflict as exc:
                 await self._reserve_anew(name, exc)
         await self._walk_once(name, failures)

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from controlplane.errors import EngineConflict, EngineError, EngineUnavailable, ImageMissing
+from controlplane.errors import ContainerStuck, EngineConflict, EngineError, EngineUnavailable, ImageMissing
 from controlplane.ports import (
     ContainerSpec,
     ContainerState,
@@ -109,6 +109,8 @@ class FakeEngine:
         self.volume_labels: dict[str, Mapping[str, str]] = {}
         self.up = True
         self.taken_ports: set[int] = set()
+        self.stuck: set[str] = set()
+        """Ids of containers that never start again."""
         self.command: Command = succeed
         self.on_start: Callable[[FakeContainer], None] = lambda container: None
         self.on_signal: Callable[[FakeContainer], None] = lambda container: None
@@ -246,6 +248,8 @@ class FakeEngine:
         found = self._get(container)
         if found.running:
             return
+        if found.id in self.stuck:
+            raise ContainerStuck(f"Docker could not start container {container}, since it still has a part of it")
         if any(port.host_port in self.taken_ports for port in found.spec.ports):
             raise EngineConflict(f"Docker could not start container {container}, since a port is taken: already in use")
         if found.network_of is not None:

@@ -7,6 +7,7 @@ import aiohttp
 from aiodocker import DockerError
 
 from controlplane.errors import (
+    ContainerStuck,
     EngineConflict,
     EngineError,
     EngineOutOfSpace,
@@ -49,6 +50,8 @@ def _translate(exc: DockerError, doing: str) -> EngineError:
         return ImageMissing(f"An image is missing ({said}); build Perry's with `perry agent build`.")
     if "port is already allocated" in lower or "address already in use" in lower:
         return EngineConflict(f"Docker could not {doing}, since a port is taken: {said}")
+    if "id already in use" in lower or ("already exists" in lower and ("task" in lower or "runtime" in lower)):
+        return ContainerStuck(f"Docker could not {doing}, since it still has a part of its last run: {said}")
     if "overlap" in lower:
         return EngineConflict(f"Docker could not {doing}, since its addresses overlap another network's: {said}")
     if exc.status == 409:

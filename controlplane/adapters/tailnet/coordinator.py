@@ -8,7 +8,7 @@ import msgspec
 
 from controlplane.adapters.tailnet.headscale_config import CONFIG_FILE, STATE, config, environment
 from controlplane.adapters.tailnet.placement import Placement, checked, is_own, own_address, place, udp_is_free
-from controlplane.errors import EngineError, TailnetUnavailable
+from controlplane.errors import ContainerStuck, TailnetUnavailable
 from controlplane.ports import ContainerSpec, ContainerState, Engine, File, Machine, Role, VolumeMount
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,8 @@ class Coordinator:
         await self._create(spec)
         try:
             await self._engine.start(self.name)
-        except EngineError as exc:
-            if "already exists" not in exc.message:
-                raise
-            # A Docker that was stopped while it started this one has a task left that keeps it from starting. All that
-            # matters is on the volume, so the container is made anew.
+        except ContainerStuck:
+            # All that matters is on the volume, so the container is made anew.
             await self._engine.remove_container(self.name)
             await self._create(spec)
             await self._engine.start(self.name)

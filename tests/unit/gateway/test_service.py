@@ -133,6 +133,16 @@ async def test_where_it_may_not_remove_its_node_it_says_so(bench: Bench) -> None
         assert "remove 'perry' there by hand" in caught.value.message and NAME not in bench.engine.by_name
 
 
+async def test_a_container_that_docker_never_starts_again_is_made_anew(bench: Bench) -> None:
+    async with running(bench.gateway()) as gateway:
+        stuck = bench.engine.by_name[NAME].id
+        bench.engine.stuck = {stuck}
+        await bench.engine.stop(NAME)
+        await gateway.once()
+        await gateway.once()
+    assert bench.engine.by_name[NAME].running and bench.engine.by_name[NAME].id != stuck
+
+
 async def test_a_container_that_is_removed_is_made_anew_and_keeps_its_place(bench: Bench) -> None:
     async with running(bench.gateway()) as gateway:
         place = bench.store.place()

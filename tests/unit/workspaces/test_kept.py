@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.workspaces import DeleteWorkspace, StartWorkspace
+from protocol.workspaces import DeleteWorkspace, StartWorkspace, WorkspaceStatus
 from tests.unit.workspaces.conftest import Agent
 from tests.unit.workspaces.test_reconciler import _life
 
@@ -46,6 +46,18 @@ async def test_a_new_workspace_of_that_name_gets_nothing_of_it(agent: Agent) -> 
     assert KEPT not in agent.engine.images
     await agent.workspaces.start(StartWorkspace(name="alpha"))
     assert agent.engine.by_name["workspace-alpha"].spec.image == "perry/workspace-base:latest"
+
+
+@pytest.mark.parametrize("part", ["", ".net", ".tailnet"])
+async def test_what_docker_never_starts_again_is_made_anew(agent: Agent, part: str) -> None:
+    before = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.stop("alpha")
+    agent.engine.stuck = {agent.engine.by_name[f"workspace-alpha{part}"].id}
+    after = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert (after.status, after.ssh_host_keys, after.error) == (WorkspaceStatus.RUNNING, before.ssh_host_keys, None)
+    assert agent.engine.stuck.isdisjoint(container.id for container in agent.engine.by_name.values())
+    kept = agent.engine.by_name["workspace-alpha"].spec.image == KEPT
+    assert kept is (part != ".tailnet")
 
 
 @pytest.mark.parametrize("kill_at", range(1, 8))
