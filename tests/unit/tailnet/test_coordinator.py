@@ -14,7 +14,13 @@ async def test_one_that_docker_never_starts_again_is_made_anew_and_its_volume_st
     image = "perry/headscale:latest"
     engine = FakeEngine([image])
     coordinator = Coordinator(
-        engine, FakeMachine(), instance="t", image=image, address="perry.example", port=free_port(), domain="perry.internal"
+        engine,
+        FakeMachine(),
+        instance="t",
+        image=image,
+        address="perry.example",
+        port=free_port(),
+        domain="perry.internal",
     )
     assert await coordinator.run()
     first = engine.by_name["t-coordinator"]
