@@ -120,6 +120,13 @@ class TaskSettings(Section, frozen=True):
     """How many of them in one workspace."""
 
 
+class WakeSettings(Section, frozen=True):
+    """What wakes whoever waits, besides tasks."""
+
+    sessions: bool = False
+    """Wake also when a coding agent that a person works with by hand has done what it was asked, or asks something."""
+
+
 class Settings(Section, frozen=True):
     """The root of ``config.json``."""
 
@@ -149,6 +156,7 @@ class Settings(Section, frozen=True):
     agents: AgentSettings = AgentSettings()
     hooks: HookSettings = HookSettings()
     tasks: TaskSettings = TaskSettings()
+    wake: WakeSettings = WakeSettings()
     mcp_servers: tuple[McpServer, ...] = ()
     """MCP servers for all coding agents: ``name``, and ``command``, ``args``, ``env`` or ``url``, ``headers``."""
     skills: tuple[str | Skill, ...] = ()

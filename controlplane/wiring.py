@@ -57,6 +57,7 @@ from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
 from controlplane.tasks.dispatcher import Dispatcher
 from controlplane.tasks.service import News, TaskService
+from controlplane.tasks.signals import Signals
 from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
 from controlplane.workers.delivery import Delivery
@@ -285,7 +286,9 @@ class Core:
             per_workspace=settings.tasks.per_workspace,
             announce=self.bus.task_changed,
         )
+        self.signals = Signals(self.wakes, wanted=settings.wake.sessions, of_task=task_store.works_in)
         self.fleet.register(self.dispatcher)
+        self.fleet.register(self.signals)
         cron_store, clock = CronStore(database), SystemClock()
         self.scheduler = Scheduler(cron_store, {Wake: Wakes(self.wakes)}, clock)
         self._at_gateway = GatewayResolver(
@@ -400,6 +403,7 @@ class Core:
                 self.jobs.run_in(tasks)
                 self.sidecars.run_in(tasks)
                 self.session_follower.run_in(tasks)
+                self.signals.run_in(tasks)
                 self.fleet.run_in(tasks)
                 self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)

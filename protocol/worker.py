@@ -132,6 +132,12 @@ class TakeWakes(Wire, frozen=True, tag="takeWakes", tag_field="kind"):
     ids: list[str]
 
 
+class TakeSignals(Wire, frozen=True, tag="takeSignals", tag_field="kind"):
+    """These signals were heard, for good: the worker may forget them. → :class:`Done`."""
+
+    ids: list[str]
+
+
 Request = (
     ReadSession
     | RenameInStore
@@ -143,6 +149,7 @@ Request = (
     | ReadTaskLog
     | ReadOutcome
     | TakeWakes
+    | TakeSignals
 )
 
 
@@ -226,7 +233,24 @@ class WakeSpooled(Wire, frozen=True, tag="wake", tag_field="type"):
     task: Annotated[str, msgspec.Meta(max_length=32)] | None = None
 
 
-Event = SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled
+class AgentSignal(Wire, frozen=True, tag="signal", tag_field="type"):
+    """A coding agent has said by its own hooks that a session rests. Told anew after each Hello that is not resumed,
+    until taken.
+
+    ``what``: ``done`` (it has done what it was asked), ``failed`` (its provider did), ``waiting`` (a person has to
+    answer or to allow something). ``text`` is what it said last, or the question.
+    """
+
+    seq: int
+    id: Annotated[str, msgspec.Meta(max_length=64)]
+    agent: Annotated[str, msgspec.Meta(max_length=32)]
+    session_id: Annotated[str, msgspec.Meta(max_length=256)]
+    what: Annotated[str, msgspec.Meta(max_length=32)]
+    text: Annotated[str, msgspec.Meta(max_length=4_000)]
+    at: Moment
+
+
+Event = SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled | AgentSignal
 
 
 class SessionFacts(Wire, frozen=True):
@@ -320,4 +344,4 @@ class Answer(Wire, frozen=True, tag="answer", tag_field="type"):
     result: Result
 
 
-FromWorker = Hello | SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled | Answer
+FromWorker = Hello | SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled | AgentSignal | Answer

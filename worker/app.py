@@ -20,6 +20,7 @@ from protocol.worker import (
     WorkerStatus,
 )
 from worker.agents.registry import coding_agents
+from worker.hooks.spool import Signals
 from worker.journal import Journal
 from worker.ports import Handler, Notice, Part, Sessions, Told
 from worker.requests import Requests
@@ -129,7 +130,8 @@ def parts_of(settings: Settings) -> list[Part]:
     sessions = LocalSessions(coding_agents(settings.home, os.environ), settings.home)
     project = settings.home / os.environ.get("PERRY_WORKSPACE", "")
     tasks = Tasks(settings.home / ".local/state/perry/tasks", project, Server(), runner_command())
-    return [Following(sessions, own_version()), tasks]
+    signals = Signals(settings.home / ".local/state/perry/signals")
+    return [Following(sessions, own_version()), tasks, signals]
 
 
 async def run(settings: Settings) -> None:

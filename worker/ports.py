@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from protocol.worker import (
+    AgentSignal,
     AgentStatus,
     DeleteInStore,
     Page,
@@ -20,11 +21,11 @@ from protocol.worker import (
 UNNUMBERED = 0
 """The ``seq`` of what is told: the journal gives it its number."""
 
-Notice = SessionSeen | SessionGone | TaskSeen | WakeSpooled
+Notice = SessionSeen | SessionGone | TaskSeen | WakeSpooled | AgentSignal
 
 Told = Callable[[Notice], None]
-"""Hears that a session (a task, a wake) is new, has changed or is gone. Called on the event loop; it never waits and
-never raises. Telling the same again is allowed and costs little: the latest of each wins."""
+"""Hears that a session (a task, a wake, a signal) is new, has changed or is gone. Called on the event loop; it never
+waits and never raises. Telling the same again is allowed and costs little: the latest of each wins."""
 
 
 class RequestRefused(Exception):

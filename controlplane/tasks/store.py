@@ -48,6 +48,11 @@ class Store:
         given = {where: value for where, value in wheres.items() if value is not None}
         return self._select(" AND ".join(given) or "1", tuple(given.values()), f"ORDER BY number DESC LIMIT {limit:d}")
 
+    def works_in(self, workspace: str, session_id: str) -> bool:
+        """Whether a task works, or has worked, in that session."""
+        where = "workspace = ? AND session_id = ?"
+        return bool(self._db.rows(f"SELECT 1 FROM tasks WHERE {where} LIMIT 1", (workspace, session_id)))
+
     def unsettled(self) -> list[Record]:
         """What is not done with, in order: queued, under way, or ended with something still owed."""
         return self._select("settled = 0", (), "ORDER BY number")
