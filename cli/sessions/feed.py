@@ -1,5 +1,6 @@
 """What sessions do while they do it (``/sessions``, ``/sessions/<name>``), over lost connections."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -50,6 +51,13 @@ class Feed(Reconnecting[SessionsFrame]):
         """No more of them."""
         self._subscribed.pop((session.workspace, session.agent, session.session_id), None)
         self._say(SubscribeKind.UNSUBSCRIBE, session, None)
+
+    def listen_to(self, wanted: Mapping[Key, SessionRef]) -> None:
+        """The messages of these, and of no others, from now on."""
+        for key in [key for key in self._subscribed if key not in wanted]:
+            self.unsubscribe(self._subscribed[key][0])
+        for key in [key for key in wanted if key not in self._subscribed]:
+            self.subscribe(wanted[key], None)
 
     def decoded(self, frame: str | bytes) -> SessionsFrame | None:
         try:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import IO, Final, Protocol
 
@@ -31,6 +31,8 @@ from protocol.sessions import (
 )
 
 FRAME_SECONDS: Final = 0.1
+QUIET_SECONDS: Final = 1.0
+"""Between two drawings while nothing moves but the time."""
 KEPT: Final = 1000
 """Sessions that are known at most; the latest."""
 LISTENED: Final = 20
@@ -40,8 +42,12 @@ LISTENED: Final = 20
 class View(Protocol):
     """Something that shows sessions."""
 
-    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
-        """What has come. Gives the sessions whose messages it would like to have, from now on."""
+    @property
+    def wanted(self) -> Mapping[Key, SessionRef]:
+        """The sessions whose messages it would like to have, from now on."""
+
+    def update(self, frame: SessionsFrame) -> None:
+        """What has come."""
 
     def tick(self) -> None:
         """Time passes."""
@@ -63,13 +69,14 @@ def view(stream: IO[str], *, as_json: bool, subagents: bool) -> View:
 class Lines:
     """Every change of a session as JSON."""
 
+    wanted: Mapping[Key, SessionRef] = {}
+
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+    def update(self, frame: SessionsFrame) -> None:
         self._stream.write(msgspec.json.encode(frame).decode() + "\n")
         self._stream.flush()
-        return ()
 
     def tick(self) -> None:
         """Nothing moves by itself."""
@@ -103,6 +110,9 @@ class Known:
                 self._sessions.pop(key_of(frame), None)
         return []
 
+    def get(self, key: Key) -> SessionInfo | None:
+        return self._sessions.get(key)
+
     def latest(self) -> list[SessionInfo]:
         """The most recently active first."""
         return sorted(self._sessions.values(), key=lambda each: (each.last_activity, key_of(each)), reverse=True)
@@ -120,6 +130,8 @@ class Known:
 class Plain:
     """A line for each change that says something."""
 
+    wanted: Mapping[Key, SessionRef] = {}
+
     def __init__(self, stream: IO[str], *, subagents: bool, clock: Callable[[], datetime] = datetime.now) -> None:
         self._stream = stream
         self._clock = clock
@@ -128,7 +140,7 @@ class Plain:
         self._first = True
         self._said: str | None = None
 
-    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+    def update(self, frame: SessionsFrame) -> None:
         changed = self._known.take(frame)
         if isinstance(frame, SessionsSnapshot) and self._first:
             self._first = False
@@ -137,7 +149,6 @@ class Plain:
             self._changed(session)
         if isinstance(frame, SessionDeleted) and self._lines.pop(key_of(frame), None) is not None:
             self._line(f"{frame.workspace}  {frame.agent}  deleted  {frame.session_id}")
-        return ()
 
     def tick(self) -> None:
         """Nothing moves by itself."""
@@ -176,39 +187,44 @@ class Live:
         self._words: dict[Key, str] = {}
         self._working: dict[Key, int] = {}
         """What is at work, in the order in which it began: rows that changed places all the time could not be read."""
-        self._listening: dict[Key, None] = {}
+        self.wanted: dict[Key, SessionRef] = {}
         self._began = False
         self._said: str | None = None
         self._height = 0
         self._drawn_at = 0.0
+        self._moved = True
         stream.write(HIDE_CURSOR)
 
-    def update(self, frame: SessionsFrame) -> Iterable[SessionRef]:
+    def update(self, frame: SessionsFrame) -> None:
+        self._moved = True
         if isinstance(frame, NewMessages):
             for message in frame.items:
                 if text := words(message):
                     self._words[key_of(frame)] = text
-            return ()
+            return
         changed = self._known.take(frame)
         if isinstance(frame, SessionsSnapshot):
             self._began = True
             changed += [each for each in self._known.latest()[::-1] if works(each)]
-        wanted = []
         for session in changed:
-            if not works(session):
-                self._working.pop(key_of(session), None)
-            elif key_of(session) not in self._working:
-                self._working[key_of(session)] = max(self._working.values(), default=0) + 1
-            if key_of(session) not in self._listening and len(self._listening) < LISTENED:
-                self._listening[key_of(session)] = None
-                wanted.append(ref(session))
-        return wanted
+            key = key_of(session)
+            if works(session):
+                self._working.setdefault(key, max(self._working.values(), default=0) + 1)
+            self.wanted.pop(key, None)
+            self.wanted[key] = ref(session)
+        for key in [key for key in self._working if (known := self._known.get(key)) is None or not works(known)]:
+            del self._working[key]
+        for key in [key for key in self.wanted if self._known.get(key) is None] + list(self.wanted)[:-LISTENED]:
+            self.wanted.pop(key, None)
+            self._words.pop(key, None)
 
     def tick(self) -> None:
-        if self._clock() - self._drawn_at >= FRAME_SECONDS:
+        pause = FRAME_SECONDS if self._moved or self._working else QUIET_SECONDS
+        if self._clock() - self._drawn_at >= pause:
             self._draw()
 
     def say(self, text: str | None) -> None:
+        self._moved |= text != self._said
         self._said = text
 
     def close(self) -> None:
@@ -218,7 +234,7 @@ class Live:
         self._stream.flush()
 
     def _draw(self) -> None:
-        self._drawn_at = self._clock()
+        self._drawn_at, self._moved = self._clock(), False
         columns, rows = shutil.get_terminal_size()
         lines = self._lines(columns, max(rows - 2, 3))
         if self._said:

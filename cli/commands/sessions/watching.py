@@ -35,8 +35,8 @@ def watch(workspace: str | None, all_: bool, as_json: bool) -> None:
                 frame = feed.receive(FRAME_SECONDS)
                 shown.say("The agent does not answer; trying again …" if feed.away else None)
                 if frame is not None:
-                    for wanted in shown.update(frame):
-                        feed.subscribe(wanted, None)
+                    shown.update(frame)
+                    feed.listen_to(shown.wanted)
                 shown.tick()
     finally:
         shown.close()

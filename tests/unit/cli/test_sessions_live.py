@@ -13,7 +13,7 @@ import pytest
 from cli import output
 from cli.client import Client
 from cli.sessions import live
-from cli.sessions.feed import Feed
+from cli.sessions.feed import Feed, key_of
 from cli.sessions.finding import ref
 from cli.sessions.following import SETTLED_SECONDS, Settling, follow
 from cli.sessions.printing import Show
@@ -163,13 +163,41 @@ def test_rows_that_work_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(orders) == 1
 
 
-def test_it_asks_for_the_words_of_what_moves_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_asks_for_the_words_of_what_moved_last(monkeypatch: pytest.MonkeyPatch) -> None:
     view = Terminal(monkeypatch, 120).view
     idle, busy = session(session_id="1" * 8, status=SessionStatus.IDLE), session(session_id="2" * 8)
-    assert [each.session_id for each in view.update(snapshot(idle, busy))] == [busy.session_id]
-    moved = msgspec.structs.replace(idle, message_count=99)
-    assert [each.session_id for each in view.update(changed(moved))] == [idle.session_id]
-    assert list(view.update(changed(idle))) == []
+
+    def wanted() -> list[str]:
+        return [each.session_id for each in view.wanted.values()]
+
+    view.update(snapshot(idle, busy))
+    assert wanted() == [busy.session_id]
+    view.update(changed(msgspec.structs.replace(idle, message_count=99)))
+    assert wanted() == [busy.session_id, idle.session_id]
+    many = [session(session_id=f"{i:08x}") for i in range(live.LISTENED)]
+    for each in many:
+        view.update(changed(each))
+    assert wanted() == [each.session_id for each in many]
+    view.update(gone(many[0]))
+    assert wanted() == [each.session_id for each in many[1:]]
+
+
+def test_what_nothing_works_on_is_drawn_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch, 120)
+    idle, busy = session(status=SessionStatus.IDLE), session()
+
+    def draws(seconds: float) -> bool:
+        terminal.clock.now += seconds
+        before = terminal.stream.tell()
+        terminal.view.tick()
+        return terminal.stream.tell() > before
+
+    terminal.drawn(snapshot(idle))
+    assert not draws(0.2) and draws(1.0)
+    terminal.view.update(changed(busy))
+    assert draws(0.2) and draws(0.2)
+    terminal.view.update(changed(idle))
+    assert draws(0.2) and not draws(0.2)
 
 
 def test_the_cursor_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +210,19 @@ def test_the_cursor_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- the feed
+
+
+def test_messages_are_listened_to_as_long_as_they_are_wanted(agent: FakeAgent) -> None:
+    one, other = ref(session()), ref(session("beta"))
+    with Feed(Client()) as feed:
+        for wanted in ((one,), (one, other), (other,)):
+            feed.listen_to({key_of(each): each for each in wanted})
+        agent.wait_for_wanted_messages(3)
+    assert [(each.type.value, each.workspace) for each in agent.wanted_messages] == [
+        ("subscribe", "alpha"),
+        ("subscribe", "beta"),
+        ("unsubscribe", "alpha"),
+    ]
 
 
 def test_what_was_subscribed_to_stays_so_after_a_lost_connection(agent: FakeAgent) -> None:
