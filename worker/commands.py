@@ -1,15 +1,183 @@
-"""The small command ``perry`` inside a workspace."""
+"""The small command ``perry`` inside a workspace. argparse: it is quick to load and needs nothing."""
 
+import argparse
+import asyncio
+import json
+import os
 import sys
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
+import msgspec
+
+from protocol.sessions import Message, Text, Thinking, ToolCall, ToolResult
+from protocol.worker import Page, ReadSession, ReadStatus, SessionSeen, WorkerStatus
+from worker.inside import Failed, Inside, conversation
+from worker.settings import load
 from worker.version import own_version
+
+WHO_AM_I = "http://perry/rpc/auth/whoami"
+"""The control plane, as every device of the tailnet reaches it. It knows a workspace by its node."""
+
+ANSWER_LIMIT = 1 << 16
+SHOWN = 50
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit code."""
-    if list(words) == ["--version"]:
-        sys.stdout.write(f"perry worker {own_version()}\n")
-        return 0
-    sys.stderr.write("usage: perry --version\n")
-    return 2
+    """The exit code: 1 where it could not be done, 2 where it was misspelt."""
+    options = _parser().parse_args(words)
+    try:
+        options.run(options)
+    except Failed as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="perry", description="Perry, inside a workspace.")
+    parser.add_argument("--version", action="version", version=f"perry worker {own_version()}")
+    nouns = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    worker = nouns.add_parser("worker", help="what the worker of this workspace sees").add_subparsers(required=True)
+    status = worker.add_parser("status", help="how the worker is")
+    status.set_defaults(run=lambda options: _ask(_status, options))
+    sessions = worker.add_parser("sessions", help="sessions of coding agents").add_subparsers(required=True)
+    list_ = sessions.add_parser("list", help="all sessions, the most recently active first")
+    list_.add_argument("--limit", type=int, default=SHOWN, help=f"as many at most (default {SHOWN})")
+    list_.set_defaults(run=lambda options: _ask(_list, options))
+    messages = sessions.add_parser("messages", help="what was said in one of them")
+    messages.add_argument("id", help="its id, or how that begins")
+    messages.add_argument("--agent", help="where two agents have one of that id")
+    messages.set_defaults(run=lambda options: _ask(_messages, options))
+
+    auth = nouns.add_parser("auth", help="how the agent machine knows this workspace").add_subparsers(required=True)
+    whoami = auth.add_parser("whoami", help="who this workspace is on the tailnet, and what it may")
+    whoami.set_defaults(run=_whoami)
+    for each in (status, list_, messages, whoami):
+        each.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _ask(what: Callable[[Inside, Any], Awaitable[None]], options: Any) -> None:
+    async def ask() -> None:
+        async with conversation(load(os.environ).socket, own_version()) as inside:
+            await what(inside, options)
+
+    asyncio.run(ask())
+
+
+async def _status(inside: Inside, options: Any) -> None:
+    status = await inside.ask(ReadStatus())
+    assert isinstance(status, WorkerStatus)
+    if options.json:
+        _data(status)
+        return
+    _line(f"worker {status.version}, up {status.uptime:.0f} s, {status.memory / 1e6:.0f} MB")
+    _line("changes are heard of at once" if status.watching else "changes are looked for now and then")
+    for agent in status.agents:
+        _line(f"{agent.agent}: {agent.sessions} sessions" + (f"; {agent.problem}" if agent.problem else ""))
+
+
+async def _list(inside: Inside, options: Any) -> None:
+    found = (await inside.sessions())[: max(options.limit, 0)]
+    if options.json:
+        _data(found)
+        return
+    for each in found:
+        when = each.last_activity.astimezone().strftime("%Y-%m-%d %H:%M") if each.last_activity else ""
+        _line(f"{each.agent:10} {each.status:8} {when:16} {each.session_id}  {await _title(inside, each)}")
+    if not found:
+        sys.stderr.write("No coding agent has left a session here yet.\n")
+
+
+async def _title(inside: Inside, session: SessionSeen) -> str:
+    try:
+        page = await inside.ask(ReadSession(agent=session.agent, session_id=session.session_id, limit=1))
+    except Failed:
+        return ""
+    return (page.facts.title or "") if isinstance(page, Page) else ""
+
+
+async def _messages(inside: Inside, options: Any) -> None:
+    session = _only(await inside.sessions(), options.id, options.agent)
+    messages: dict[int, Message] = {}
+    cursor, more = None, True
+    while more:
+        page = await inside.ask(ReadSession(agent=session.agent, session_id=session.session_id, cursor=cursor))
+        assert isinstance(page, Page)
+        if page.reset:
+            messages.clear()
+        messages.update((message.ordinal, message) for message in page.messages)
+        more, cursor = page.more and page.cursor != cursor, page.cursor
+    ordered = [messages[ordinal] for ordinal in sorted(messages)]
+    if options.json:
+        _data(ordered)
+        return
+    for message in ordered:
+        _line(f"--- {message.role}" + (f" {message.at.astimezone():%Y-%m-%d %H:%M:%S}" if message.at else ""))
+        for text in _texts(message):
+            _line(text)
+
+
+def _texts(message: Message) -> Iterable[str]:
+    for block in message.blocks:
+        if isinstance(block, Text):
+            yield block.text
+        elif isinstance(block, Thinking):
+            yield f"(thinks) {block.text}"
+        elif isinstance(block, ToolCall):
+            yield f"(uses {block.name}) {block.input}"
+        elif isinstance(block, ToolResult):
+            yield f"({'failed' if block.failed else 'got'}) {block.output}"
+
+
+def _only(sessions: Sequence[SessionSeen], beginning: str, agent: str | None) -> SessionSeen:
+    found = [each for each in sessions if each.session_id.startswith(beginning) and agent in (None, each.agent)]
+    found = [each for each in found if each.session_id == beginning] or found
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Failed(
+            f"There is no session {beginning!r} here; `perry worker sessions list` shows those that there are."
+        )
+    raise Failed(f"{len(found)} sessions begin with {beginning!r}; give more of the id, or --agent.")
+
+
+def _whoami(options: Any) -> None:
+    request = urllib.request.Request(WHO_AM_I, data=b"{}", headers={"Content-Type": "application/json"})
+    # No proxy reaches the tailnet.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as response:
+            who = json.loads(response.read(ANSWER_LIMIT))["json"]
+    except urllib.error.HTTPError as exc:
+        raise Failed(f"The control plane did not say ({exc.code}); try again in a while.") from exc
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise Failed(
+            "The control plane is not reached from here: this workspace knows it as http://perry, on the tailnet. "
+            "`perry tailnet status` on the agent's machine shows how that stands."
+        ) from exc
+    if options.json or not isinstance(who, dict):
+        sys.stdout.write(json.dumps(who, indent=2) + "\n")
+        return
+    for title, key in (("You are", "kind"), ("Workspace", "workspace"), ("Device", "node"), ("You may", "may")):
+        if value := who.get(key):
+            _line(f"{title:10} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _data(value: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def _line(text: str) -> None:
+    """Lines that do nothing to a terminal, whatever a session says."""
+    shown = (
+        "".join(character if character.isprintable() else " " for character in line.expandtabs(4))
+        for line in text.split("\n")
+    )
+    sys.stdout.write("\n".join(shown) + "\n")

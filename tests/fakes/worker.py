@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from controlplane.errors import WorkerError, WorkerUnavailable
+from controlplane.errors import WorkerError, WorkerRefusesSecret, WorkerUnavailable
 from controlplane.ports import WorkerLink, Workers
 from protocol.sessions import Message, MessageRole, SessionStatus, Text
 from protocol.version import VERSION
@@ -268,7 +268,7 @@ class FakeWorkers:
         if worker is None or worker.away:
             raise WorkerUnavailable(f"No worker answers at {address}; it is tried again by itself.")
         if secret != worker.secret:
-            raise WorkerError("The worker does not take the secret; `perry sync` brings it a new one.")
+            raise WorkerRefusesSecret("The worker does not take the secret; `perry sync` brings it a new one.")
         link = worker.open(epoch, after)
         try:
             yield link
