@@ -57,7 +57,7 @@ class OpenCode:
         return [Place(self._path.parent), Place(self._legacy.sessions, 1)]
 
     def concerns(self, path: str) -> bool:
-        return path.startswith(str(self._path)) or self._legacy.concerns(path)
+        return path in (str(self._path), f"{self._path}-wal") or self._legacy.concerns(path)
 
     def look(self, paths: Collection[str] | None, known: Known) -> Looked:
         looked = Looked(everything=paths is None)
@@ -192,12 +192,13 @@ class OpenCode:
             if index >= where.seen or row.updated >= where.updated:
                 message = row.message(index)
                 weight = sum(map(blocks.weight, message.blocks))
-                if messages and size + weight > limit:
+                # What only grew does not keep what is new from its turn.
+                if size and size + weight > limit:
                     more = True
                     break
                 if weight > PAGE_LIMIT:
                     message = _cut(message)
-                size += weight
+                size += weight if index >= where.seen else 0
                 skipped += row.unreadable
                 messages.append(message)
             row.parts = []

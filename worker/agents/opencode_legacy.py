@@ -75,10 +75,10 @@ class Legacy:
             row = self._row(found.session_id, names[ordinal])
             message = row.message(ordinal)
             weight = sum(map(blocks.weight, message.blocks))
-            if messages and size + weight > limit:
+            if size and size + weight > limit:
                 more = True
                 break
-            size += weight
+            size += weight if ordinal >= where.told or reset else 0
             skipped += row.unreadable
             messages.append(message)
         told = first + len(messages)

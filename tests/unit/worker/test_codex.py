@@ -1,0 +1,143 @@
+"""Codex' sessions: a recorded one, older shapes, and what goes wrong with them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.sessions import SessionStatus, Text, Tokens, ToolResult
+from tests.unit.worker.agents import CODEX_ID, Reader, SaidProcesses, codex_session, look, put, read_all, shape
+from worker.agents.codex import Codex
+from worker.sessions.agent import NotPossible
+from worker.sessions.index import Index
+
+
+@pytest.fixture
+def processes() -> SaidProcesses:
+    return SaidProcesses()
+
+
+@pytest.fixture
+def codex(tmp_path: Path, processes: SaidProcesses) -> Codex:
+    return Codex(tmp_path, processes)
+
+
+def line(kind: str, **payload: Any) -> str:
+    return json.dumps({"timestamp": "2026-11-21T10:00:00Z", "type": kind, "payload": payload}) + "\n"
+
+
+def said(role: str, text: str) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+
+
+def test_a_recorded_session(codex: Codex, tmp_path: Path) -> None:
+    codex_session(tmp_path)
+    messages, facts = read_all(codex, look(codex)[CODEX_ID])
+    assert shape(messages) == [
+        ("user", ["Text"]),
+        ("assistant", ["Thinking", "Text", "ToolCall"]),
+        ("tool", ["ToolResult"]),
+        ("assistant", ["Text"]),
+        ("user", ["Text"]),
+        ("assistant", ["Text"]),
+    ]
+    assert messages[0].blocks == [Text(text="run tool please")]
+    assert facts.title == "run tool please"
+    assert (facts.cwd, facts.model) == ("/home/workspace/proj", "fake-1")
+    assert facts.tokens == Tokens(input=279, output=60, cache_read=21)
+    assert facts.resume == ["codex", "resume", CODEX_ID]
+
+
+def test_before_it_wrapped_its_records(codex: Codex, tmp_path: Path) -> None:
+    records = [
+        {"id": CODEX_ID, "timestamp": "2025-06-01T10:00:00Z", "instructions": None},
+        said("user", "<environment_context>\n</environment_context>"),
+        said("user", "hello"),
+        {"type": "function_call", "name": "shell", "call_id": "c", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": '{"output":"no","metadata":{"exit_code":1}}'},
+    ]
+    codex_session(tmp_path, "".join(json.dumps(record) + "\n" for record in records))
+    messages, facts = read_all(codex, look(codex)[CODEX_ID])
+    assert [role for role, _ in shape(messages)] == ["user", "assistant", "tool"]
+    assert messages[2].blocks == [ToolResult(call_id="c", output="no", failed=True)]
+    assert facts.created is not None and facts.created.year == 2025
+
+
+def test_an_answer_grows_until_a_tool_or_a_person_speaks(codex: Codex, tmp_path: Path) -> None:
+    path = codex_session(tmp_path, line("response_item", **said("user", "hi")))
+    reader = Reader(codex, look(codex)[CODEX_ID])
+    for payload, ordinals in (
+        ({"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "hm"}]}, [1]),
+        (said("assistant", "one"), [1]),
+        ({"type": "function_call", "name": "n", "call_id": "c", "arguments": "{}"}, [1]),
+        ({"type": "function_call_output", "call_id": "c", "output": "out"}, [2]),
+        (said("assistant", "two"), [3]),
+    ):
+        reader.catch_up()
+        with path.open("a") as file:
+            file.write(line("response_item", **payload))
+        [page] = reader.catch_up()
+        assert [message.ordinal for message in page.messages] == ordinals
+    assert shape(reader.messages)[1] == ("assistant", ["Thinking", "Text", "ToolCall"])
+
+
+def test_what_is_said_twice_counts_once_and_what_is_not_said_not_at_all(codex: Codex, tmp_path: Path) -> None:
+    lines = [
+        line("response_item", **said("developer", "rules")),
+        line("event_msg", type="user_message", message="hi"),
+        line("response_item", **said("user", "hi")),
+        line("event_msg", type="item_completed", item={"type": "AgentMessage"}),
+        line("compacted", message="everything", replacement_history=[said("user", "hi")]),
+        line("unheard_of", **said("user", "what")),
+    ]
+    codex_session(tmp_path, "".join(lines))
+    messages, _ = read_all(codex, look(codex)[CODEX_ID])
+    assert shape(messages) == [("user", ["Text"])]
+
+
+def test_status_is_busy_only_as_long_as_somebody_writes(codex: Codex, tmp_path: Path, processes: SaidProcesses) -> None:
+    path = codex_session(tmp_path, line("event_msg", type="task_started"))
+    assert look(codex)[CODEX_ID].status is SessionStatus.IDLE
+    processes.open.add(str(path))
+    assert look(codex)[CODEX_ID].status is SessionStatus.BUSY
+    for kind, status in (("task_complete", "idle"), ("error", "error"), ("turn_aborted", "idle")):
+        with path.open("a") as file:
+            file.write(line("event_msg", type=kind))
+        assert look(codex)[CODEX_ID].status == status
+
+
+def test_archived_ones_are_sessions_too_and_compressed_ones_are_said(codex: Codex, tmp_path: Path) -> None:
+    codex_session(tmp_path, where="archived_sessions")
+    put(tmp_path / "elsewhere" / f"rollout-x-{CODEX_ID}.jsonl", "{}")
+    assert list(look(codex)) == [CODEX_ID]
+    put(tmp_path / "sessions/2026/11/21" / f"rollout-x-{CODEX_ID}.jsonl.zst", b"\x28\xb5\x2f\xfd")
+    looked = codex.look(None, Index())
+    assert len(looked.found) == 1
+    assert looked.problem is not None and ".jsonl.zst" in looked.problem
+
+
+def test_names_that_people_give_are_titles_and_change_the_mark(codex: Codex, tmp_path: Path) -> None:
+    codex_session(tmp_path)
+    index = Index()
+    index.take(codex.look(None, index))
+    names = put(tmp_path / "session_index.jsonl", json.dumps({"id": CODEX_ID, "thread_name": "Mine"}) + "\n")
+    assert codex.concerns(str(names))
+    [found] = index.take(codex.look([str(names)], index)).seen
+    assert read_all(codex, found)[1].title == "Mine"
+
+
+def test_delete_without_the_command(
+    codex: Codex, tmp_path: Path, processes: SaidProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    path = codex_session(tmp_path)
+    found = look(codex)[CODEX_ID]
+    processes.open.add(str(path))
+    with pytest.raises(NotPossible, match="end it first"):
+        codex.delete(found)
+    processes.open.clear()
+    codex.delete(found)
+    assert not path.exists()
+    with pytest.raises(NotPossible, match="not installed"):
+        codex.rename(found, "x")

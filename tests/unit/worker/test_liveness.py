@@ -1,0 +1,54 @@
+"""Processes, as /proc says: this one, and some that are made up."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.unit.worker.agents import put
+from worker.sessions.liveness import Processes
+
+
+def test_this_process_and_one_that_ended(tmp_path: Path) -> None:
+    processes = Processes()
+    started = processes.start_of(os.getpid())
+    assert started is not None and started == processes.start_of(os.getpid()) and int(started) > 0
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert processes.start_of(child.pid) not in (None, started)
+        assert child.pid in processes.named("sleep")
+        child.kill()
+        # Dead, but nobody has asked for its exit code yet.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert processes.start_of(child.pid) is None
+    finally:
+        child.kill()
+        child.wait()
+    assert processes.start_of(child.pid) is None
+
+
+def test_a_name_with_parentheses_and_a_script(tmp_path: Path) -> None:
+    fields = " ".join(["S", *["0"] * 18, "4711", "0"])
+    put(tmp_path / "7/stat", f"7 (a) b) {fields}")
+    put(tmp_path / "7/cmdline", b"node\0--flag\0/usr/local/bin/gemini\0-p\0")
+    processes = Processes(tmp_path)
+    assert processes.start_of(7) == "4711"
+    assert processes.named("gemini") == [7]
+    assert processes.named("claude") == []
+    put(tmp_path / "8/stat", "8 (x)")
+    assert processes.start_of(8) is None and processes.start_of(9) is None
+
+
+def test_who_has_a_file_open(tmp_path: Path) -> None:
+    path = put(tmp_path / "file", "")
+    processes = Processes()
+    with path.open() as file:
+        child = subprocess.Popen(["sleep", "60"], stdin=file)
+    try:
+        assert processes.hold_open(str(path), "sleep")
+        assert not processes.hold_open(str(path), "codex")
+        assert processes.folder_of(child.pid) == os.getcwd()
+    finally:
+        child.kill()
+        child.wait()
+    assert not processes.hold_open(str(path), "sleep")
+    assert not processes.hold_open(str(tmp_path / "missing"), "sleep")
