@@ -16,6 +16,8 @@ from protocol.wire import WORKSPACE_NAME_PATTERN
 PAGE: Final = 500
 SHORTEST: Final = 8
 """Characters of an id that are shown at least."""
+LONGER: Final = {"ses_": 16, "agent-": 14}
+"""The same for ids that begin alike: OpenCode's, with the time in them, and those of Claude Code's subagents."""
 TIMED_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7")
 CANDIDATES: Final = 8
 AGENT: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -107,7 +109,7 @@ def _least(session_id: str) -> int:
     """What begins with the time of its making is another's soon after: so much of it says more than that."""
     if TIMED_UUID.match(session_id):
         return 13
-    return 16 if session_id.startswith("ses_") else SHORTEST
+    return next((length for begin, length in LONGER.items() if session_id.startswith(begin)), SHORTEST)
 
 
 def _parts(name: str) -> tuple[str | None, str | None, str]:

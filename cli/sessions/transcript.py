@@ -25,6 +25,11 @@ def lines(message: Message, agent: str, *, full: bool, columns: int | None) -> I
         # Belongs to the call above.
         yield from blocks
         return
+    if message.role is MessageRole.SYSTEM and not full:
+        # What agents tell their models aside; people seldom want to know.
+        texts = " ".join(block.text for block in message.blocks if isinstance(block, Text | Thinking))
+        yield _folded(f"· #{message.ordinal} system: ", texts, "dim", columns)
+        return
     yield ""
     yield heading(message, agent)
     yield from blocks or [INDENT + output.styled("(nothing)", "dim")]

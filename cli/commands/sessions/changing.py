@@ -17,7 +17,10 @@ from protocol.sessions import DeleteSession, RenameSession
 @click.argument("title")
 @as_json
 def rename(session: str, title: str, as_json: bool) -> None:
-    """Give a session another title, in its agent's own store too. Its workspace has to run."""
+    """Give a session another title.
+
+    In its agent's own store too, so its workspace has to run.
+    """
     title = " ".join(title.split())
     if not 0 < len(title) <= 500 or not output.is_one_line(title):
         raise click.UsageError("A title is a line of 1 to 500 characters.")

@@ -88,7 +88,10 @@ def _table(sessions: Sequence[SessionInfo]) -> None:
 @click.argument("session", type=SessionName())
 @as_json
 def show(session: str, as_json: bool) -> None:
-    """Show one session: what it is about, how it stands, what it has used, how it is resumed."""
+    """Show one session.
+
+    What it is about, how it stands, what it has used, its subagents, and how it is resumed.
+    """
     client = Client()
     found = find(client, session)
     if as_json:
@@ -141,10 +144,10 @@ def _tokens(session: SessionInfo) -> str | None:
 def search(
     words: tuple[str, ...], workspace: str | None, agent: str | None, limit: int, cursor: str | None, as_json: bool
 ) -> None:
-    """Search what was said in all sessions, also of stopped workspaces.
+    """Search what was said in all sessions.
 
-    Finds messages with all of WORDS. An argument with spaces is a phrase; a word with * at its end is the beginning
-    of one.
+    Also in those of stopped workspaces. Finds messages with all of WORDS. An argument with spaces is a phrase; a
+    word with * at its end is the beginning of one.
     """
     query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in words)
     wanted = SearchSessions(query=query[:1000], workspace=workspace, agent=agent, cursor=cursor, limit=limit)

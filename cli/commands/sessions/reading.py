@@ -44,9 +44,10 @@ def messages(
     at: int | None,
     as_json: bool,
 ) -> None:
-    """Show what was said in a session, the latest messages, in their order.
+    """Show what was said in a session.
 
-    A tool takes a line for what it was given, and one for what it gave back; --full shows all of it.
+    The latest messages, in their order. A tool takes a line for what it was given, and one for what it gave back;
+    --full shows all of it.
     """
     if sum(each is not None and each is not False for each in (before, after, at, all_ or None)) > 1:
         raise click.UsageError("Give one of --before, --after, --at and --all.")
@@ -120,9 +121,9 @@ def _ask(client: Client, wanted: ListMessages) -> Messages:
 )
 @click.option("--force", "-f", is_flag=True, help="Replace the file if there is one.")
 def export(session: str, file: Path | None, force: bool) -> None:
-    """Write a session as JSON lines: what it is in the first, then a message a line.
+    """Write a session as JSON lines.
 
-    Secrets that were masked in the index stay masked.
+    What the session is in the first, then a message a line. Secrets that were masked in the index stay masked.
     """
     if file is not None and file.exists() and not force:
         raise Refused(f"{file} is there already; give another name, or --force to replace it.")

@@ -16,9 +16,10 @@ from protocol.sessions import SessionInfo
 @click.argument("session", type=SessionName())
 @click.option("--print", "print_", is_flag=True, help="Print the command that opens it in the workspace, and no more.")
 def resume(session: str, print_: bool) -> None:
-    """Open a session again: its agent, in its workspace and folder, on this terminal.
+    """Open a session again, on this terminal.
 
-    By ssh, as `perry ssh` does; the exit code is ssh's. A workspace that is stopped has to be started first.
+    Its agent runs in its workspace and folder. By ssh, as `perry ssh` does; the exit code is ssh's. A workspace
+    that is stopped has to be started first.
     """
     client = Client()
     found = find(client, session)

@@ -21,9 +21,10 @@ FRAME_SECONDS: Final = 0.1
     "--json", "as_json", is_flag=True, help="Print each change as a line of JSON, and nothing else, on stdout."
 )
 def watch(workspace: str | None, all_: bool, as_json: bool) -> None:
-    """Watch sessions move while the agents work. Ends with ctrl-C.
+    """Watch sessions while the agents work.
 
-    On a terminal the list of `perry sessions list`, live, with what is said; elsewhere a line for each change.
+    Ends with ctrl-C. On a terminal the list of `perry sessions list`, live, with what is said; elsewhere a line for
+    each change.
     """
     from cli.sessions.feed import Feed
     from cli.sessions.live import view

@@ -209,6 +209,14 @@ def test_messages_fold_tools_and_thoughts(one: FakeAgent, perry_: Perry) -> None
     assert "  A typo.\n\n  It is mended.\n  (7 characters were left out)\n" in text
 
 
+def test_what_agents_tell_their_models_is_a_line(agent: FakeAgent, perry_: Perry) -> None:
+    told = message(4, Text(text="<task-notification>\nIt is done.\n</task-notification>"), role=MessageRole.SYSTEM)
+    agent.answers["sessions.list"], agent.answers["sessions.messages"] = listing(session()), saying(told)
+    shown = perry_("sessions", "messages", "91c").stdout
+    assert "  · #4 system: <task-notification> It is done. </task-notification>\n" in shown
+    assert "  It is done.\n" in perry_("sessions", "messages", "91c", "--full").stdout
+
+
 def test_what_codex_puts_before_an_output_is_not_what_a_line_is_for(agent: FakeAgent, perry_: Perry) -> None:
     told = "Chunk ID: 942515\nWall time: 0.0 seconds\nProcess exited with code 0\nOutput:\n7 /etc/hosts\nx"
     result = message(1, ToolResult(call_id="1", output=told), role=MessageRole.TOOL)
