@@ -16,10 +16,12 @@ IMAGES = ("perry/sidecar:latest", "perry/headscale:latest", "perry/device:latest
 
 
 class PrivateDocker:
-    """``address`` is that of its namespace, reachable from the machine's own."""
+    """``address`` is that of its namespace, reachable from the machine's own. Its disk may have so many megabytes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, megabytes: int | None = None) -> None:
         self._folder = folder
+        self.data = folder / "data"
+        self._megabytes = megabytes
         number = secrets.randbelow(250) + 1
         self.namespace = f"perry-e2e-{secrets.token_hex(3)}"
         self.address = f"10.119.{number}.2"
@@ -42,6 +44,10 @@ class PrivateDocker:
         ip("-n", self.namespace, "link", "set", "eth0", "up")
         ip("-n", self.namespace, "link", "set", "lo", "up")
         ip("-n", self.namespace, "route", "add", "default", "via", self._outside)
+        if self._megabytes is not None:
+            self.data.mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={self._megabytes}m", "small", str(self.data)]
+            subprocess.run(mount, check=True, capture_output=True)
         self.start()
 
     def start(self) -> None:
@@ -49,7 +55,7 @@ class PrivateDocker:
             self._process = subprocess.Popen(
                 [
                     *self.prefix, shutil.which("dockerd") or "/usr/sbin/dockerd", "-H", self.url,
-                    "--data-root", f"{self._folder}/data", "--exec-root", f"{self._folder}/exec",
+                    "--data-root", str(self.data), "--exec-root", f"{self._folder}/exec",
                     "--pidfile", f"{self._folder}/docker.pid",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -70,9 +76,9 @@ class PrivateDocker:
             # A killed engine's containerd dies with it; where nobody reaps that, the next engine takes it for alive.
             (self._folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
-    def load_images(self) -> None:
-        """Perry's images, from the machine's own engine."""
-        with subprocess.Popen(["docker", "save", *IMAGES], stdout=subprocess.PIPE) as saving:
+    def load_images(self, *images: str) -> None:
+        """These of Perry's images, or all, from the machine's own engine."""
+        with subprocess.Popen(["docker", "save", *(images or IMAGES)], stdout=subprocess.PIPE) as saving:
             loading = ["docker", "-H", self.url, "load", "-q"]
             subprocess.run(loading, stdin=saving.stdout, check=True, capture_output=True)
         assert saving.returncode == 0
@@ -99,9 +105,9 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def private_docker(folder: Path) -> Iterator[PrivateDocker]:
+def private_docker(folder: Path, megabytes: int | None = None) -> Iterator[PrivateDocker]:
     """For a fixture."""
-    engine = PrivateDocker(folder)
+    engine = PrivateDocker(folder, megabytes)
     try:
         engine.set_up()
         yield engine

@@ -3,8 +3,17 @@
 import anyio
 import pytest
 
-from controlplane.errors import Conflict, EngineUnavailable, ImageMissing, InvalidInput, NotFound, NotReady, StepFailed
-from controlplane.ports import NetworkSpec
+from controlplane.errors import (
+    Conflict,
+    EngineOutOfSpace,
+    EngineUnavailable,
+    ImageMissing,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    StepFailed,
+)
+from controlplane.ports import ContainerSpec, NetworkSpec
 from protocol.workspaces import (
     DeleteWorkspace,
     ExecCommand,
@@ -253,6 +262,25 @@ async def test_bad_input_makes_nothing(agent: Agent, wanted: StartWorkspace) -> 
     with pytest.raises(InvalidInput):
         await agent.workspaces.start(wanted)
     assert await agent.workspaces.list() == []
+
+
+async def test_a_full_disk_is_one_sentence_and_with_room_again_it_goes_on(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "Docker has no disk space left."
+
+    async def no_room(spec: ContainerSpec) -> str:
+        raise EngineOutOfSpace(full)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.engine, "ensure_container", no_room)
+        with pytest.raises(StepFailed, match=full):
+            await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert (await agent.workspaces.get("alpha")).error == full
+    await agent.settle()
+    workspace = await agent.workspaces.get("alpha")
+    assert (workspace.status, workspace.error) == (WorkspaceStatus.RUNNING, None)
+    assert await agent.tailnet.unused_keys() == []
 
 
 async def test_docker_away_is_one_sentence(agent: Agent) -> None:
