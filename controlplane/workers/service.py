@@ -79,7 +79,7 @@ class WorkerService:
     ) -> str | None:
         self.fleet.follow(workspace, address)
         await self.learn_version()
-        wanted, has = self._wanted, container.labels.get(WORKER_LABEL)
+        wanted, has = self._wanted, container.labels.get(WORKER_LABEL) or None
         if wanted is None and has is None:
             raise StepFailed("There is no image perry/worker to take it from; `perry agent build` makes it.")
         if wanted is None or has == wanted:
