@@ -134,11 +134,9 @@ def at_start(schedule: Schedule, due: datetime, last: datetime, now: datetime) -
 
 def _after(line: Line, after: datetime) -> datetime | None:
     """The first time after ``after`` that a line means, in UTC; None where there is none in fifty years."""
-    for time in CronSim(line.expression, after.astimezone(known_zone(line.tz))):
-        # Where clocks are set back, the first of two equal times of day is meant, which may have been before.
-        if (found := time.astimezone(UTC)) > after:
-            return found
-    return None
+    here = after.astimezone(known_zone(line.tz))
+    # Where clocks are set back, the first of two equal times of day is meant, which may have been before.
+    return next((found for time in CronSim(line.expression, here) if (found := time.astimezone(UTC)) > after), None)
 
 
 def _interval(text: str) -> Every:

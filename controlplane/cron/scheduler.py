@@ -4,10 +4,11 @@ A run is noted as begun, in one step with when its job is due next; then it is d
 dropped; then its end is noted. Killed anywhere between, it is done again from the note at the next start.
 """
 
+import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
@@ -119,15 +120,10 @@ class Scheduler:
     def _look_after_a_start(self) -> None:
         """Overdue jobs run once; none waits for a time that a wrong clock once gave it."""
         now = self._clock.now()
-        ran, moved = self._store.last_dues(), []
-        for job in self._store.waiting():
-            assert job.due is not None
-            due = at_start(job.schedule, job.due, ran.get(job.id, job.created), now)
-            if due != job.due:
-                moved.append((job.id, due))
+        ran = self._store.last_dues()
+        moved = self._move(lambda job, due: at_start(job.schedule, due, ran.get(job.id, job.created), now))
         if moved:
-            log.warning("the clock was set back meanwhile; %s jobs are due at other times now", len(moved))
-            self._store.set_due(moved)
+            log.warning("the clock was set back meanwhile; %s jobs are due at other times now", moved)
 
     def _watch_the_clock(self) -> None:
         now, elapsed = self._clock.now(), self._clock.elapsed()
@@ -136,9 +132,20 @@ class Scheduler:
         if abs(by) < SET:
             return
         log.warning("the clock was set by %s", by)
-        jobs = self._store.waiting()
-        self._store.set_due((job.id, clock_was_set(job.schedule, job.due, by, now)) for job in jobs if job.due)
+        self._move(lambda job, due: clock_was_set(job.schedule, due, by, now))
         self._watched = (now, elapsed)
+
+    def _move(self, anew: Callable[[JobRecord, datetime], datetime | None]) -> int:
+        """Set when jobs are due. How many are due at another time now."""
+        moved = []
+        for job in self._store.waiting():
+            assert job.due is not None
+            # One whose times cannot be told any more fails when it is due.
+            with contextlib.suppress(PerryError):
+                if (due := anew(job, job.due)) != job.due:
+                    moved.append((job.id, due))
+        self._store.set_due(moved)
+        return len(moved)
 
     # --- one run
 

@@ -10,6 +10,7 @@ import msgspec
 from controlplane.cron.actions import Action, Begun
 from controlplane.cron.schedule import Schedule, following
 from controlplane.db import Database
+from controlplane.errors import PerryError
 
 KEPT_RUNS: Final = 50
 """Runs that are kept of each job."""
@@ -128,7 +129,10 @@ class Store:
     # --- runs
 
     def begin_due(self, now: datetime, limit: int) -> list[Begun]:
-        """Note the runs of jobs that are due as begun, and when they are due next, in one step. Do them then."""
+        """Note the runs of jobs that are due as begun, and when they are due next, in one step. Do them then.
+
+        One of which that cannot be told any more has failed, and will not run again.
+        """
         if limit <= 0:
             return []
         query = "SELECT * FROM cron_jobs WHERE due <= ? ORDER BY due LIMIT ?"
@@ -137,8 +141,15 @@ class Store:
             begun = []
             for job in jobs:
                 assert job.due is not None
-                after = following(job.schedule, job.due, now)
-                begun.append(self._begin(job, job.due, now, by_hand=False))
+                run = self._begin(job, job.due, now, by_hand=False)
+                try:
+                    after = following(job.schedule, job.due, now)
+                except PerryError as exc:
+                    # As when a zone is gone from the database of zones. It must not hold up the others.
+                    self._end(Ended(run.id, now, True, f"When it is due next cannot be told: {exc.message}"))
+                    after = None
+                else:
+                    begun.append(run)
                 self._db.run("UPDATE cron_jobs SET due = ? WHERE id = ?", (after and _number(after), job.id))
         return begun
 
@@ -183,16 +194,17 @@ class Store:
         """Note how runs ended. What asked to be deleted after it goes, unless it failed or was run by hand."""
         with self._db.transaction():
             for each in runs:
-                row = self._db.rows(
-                    "UPDATE cron_runs SET ended = ?, failed = ?, detail = ?, action = NULL WHERE id = ? "
-                    "RETURNING number, job, by_hand",
-                    (_number(each.at), each.failed, each.detail, each.run),
-                )[0]
-                if not each.failed and not row["by_hand"]:
-                    self._db.run(
-                        "DELETE FROM cron_jobs WHERE id = ? AND delete_after_run AND due IS NULL", (row["job"],)
-                    )
-                self._prune(row["job"], row["number"])
+                self._end(each)
+
+    def _end(self, ended: Ended) -> None:
+        row = self._db.rows(
+            "UPDATE cron_runs SET ended = ?, failed = ?, detail = ?, action = NULL WHERE id = ? "
+            "RETURNING number, job, by_hand",
+            (_number(ended.at), ended.failed, ended.detail, ended.run),
+        )[0]
+        if not ended.failed and not row["by_hand"]:
+            self._db.run("DELETE FROM cron_jobs WHERE id = ? AND delete_after_run AND due IS NULL", (row["job"],))
+        self._prune(row["job"], row["number"])
 
     def _prune(self, job: str, newest: int) -> None:
         self._db.run(

@@ -5,12 +5,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import mcp_types as types
 import msgspec
 import pytest
@@ -49,13 +49,22 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         stderr=log,
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=30)) as client:
-            client.get("/health").raise_for_status()
+        answers(port)
         yield {**plain, "PERRY_CONFIG_DIR": str(folder), "PERRY_URL": f"http://127.0.0.1:{port}"}
     finally:
         process.terminate()
         process.wait()
         log.close()
+
+
+def answers(port: int) -> None:
+    for _ in range(1200):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the control plane does not answer")
 
 
 def perry_mcp(environ: Mapping[str, str]) -> Client:

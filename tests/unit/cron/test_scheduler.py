@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from controlplane.cron import scheduler, store
+from controlplane.cron import scheduler, spelling, store
 from controlplane.cron.store import Ended
 from protocol.cron import AddJob, JobRef, JobRun, ListJobs, Outcome, ReadHistory
 from tests.unit.cron.clock import START, FakeClock
@@ -180,6 +180,24 @@ async def test_history_is_bounded(system: System, clock: FakeClock, monkeypatch:
         clock.passes(minutes=1)
         await system.settles()
     assert len(history(system)) <= 5
+
+
+async def test_a_zone_that_is_gone_holds_up_nobody_else(
+    system: System, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with another version of the database of zones."""
+    system.cron.add(AddJob(name="gone", cron="* * * * *", tz="Europe/Berlin", message="x"))
+    system.cron.add(AddJob(name="there", every="1m", message="y"))
+    monkeypatch.setattr(spelling, "_zones", lambda: frozenset({"UTC"}))
+    clock.is_set(days=-3)
+    clock.passes(days=4)
+    await system.settles()
+    assert system.assistant.texts[0].startswith("y")
+    gone = next(job for job in system.cron.list(ListJobs()).items if job.name == "gone")
+    assert gone.next is None
+    assert gone.last is not None
+    assert gone.last.detail is not None
+    assert gone.last.detail.startswith("When it is due next cannot be told: There is no time zone 'Europe/Berlin'")
 
 
 # --- the clock
