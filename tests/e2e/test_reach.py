@@ -133,3 +133,49 @@ def test_no_secret_shows_where_it_must_not(system: System, alpha: Workspace) -> 
     assert "hskey-" not in system.log()
     keys = "find / -xdev -name auth-key -o -xdev -name tailscaled.state"
     assert docker("exec", system.container("alpha"), "sh", "-c", f"{keys} 2>/dev/null") == ""
+
+
+def asks_opencode(*more: str) -> list[str]:
+    """What prints the status, and the answer, of OpenCode's server behind alpha's door."""
+    return ["curl", "-s", "-m", "10", "-w", "\n%{http_code}", *more, "http://alpha:4096/session"]
+
+
+def test_the_door_to_opencode_knows_its_owner_and_asks_for_no_password(
+    system: System, alpha: Workspace, laptop: Device
+) -> None:
+    """The server is OpenCode's own, which the worker keeps alive; the password is in no hand."""
+    # It never answers what is asked in the moment in which it begins to listen.
+    answers = asks_opencode("-m", "2")
+    eventually(lambda: laptop.run(*answers, check=False)[1].endswith("\n200"), "OpenCode answers", seconds=40)
+    said = laptop.run(*asks_opencode("-u", "opencode:guessed", "-D", "-"))[1]
+    assert said.endswith("\n200") and "www-authenticate" not in said.lower()
+    assert json.loads(laptop.run(*asks_opencode())[1].rpartition("\n")[0]) == []
+    events = laptop.run("sh", "-c", "curl -sN -m 5 http://alpha:4096/event | head -n 1")[1]
+    assert events.startswith("data: "), "what happens is told as it happens"
+    for what, refused in {
+        "another page": laptop.run(*asks_opencode("-H", "Origin: http://evil.example"))[1],
+        "another name": laptop.run(*asks_opencode("-H", "Host: evil.example:4096"))[1],
+        "another workspace": system.inside("beta", *asks_opencode()),
+        "the workspace itself": system.inside(
+            "alpha", *asks_opencode("--connect-to", f"::{alpha.tailnet.ips[0]}:4096")
+        ),
+    }.items():
+        assert refused.endswith("\n403"), f"{what}: {refused}"
+    file = system.inside("alpha", "stat", "-c", "%U %a", "/etc/perry/opencode-password")
+    assert file == "workspace 400\n"
+    without = system.inside(
+        "alpha", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:4096/session"
+    )
+    assert without == "401"
+
+
+def test_a_program_that_has_the_doors_port_keeps_it_and_that_is_said(system: System, laptop: Device) -> None:
+    system.start_workspace("delta", docker=False)
+    try:
+        # The door has the port by now; without its sidecar a program can be the first.
+        docker("stop", "-t", "0", system.container("delta", ".tailnet"))
+        serve(system, "delta", SERVER.replace("3000", "4096"))
+        eventually(lambda: "port 4096" in str(system.workspace("delta").tailnet.error), "it is said", seconds=30)
+        assert "have it listen on another port" in system.perry("list").stdout
+    finally:
+        system.call("workspaces.delete", {"name": "delta", "force": True})
