@@ -39,6 +39,11 @@ def test_a_copy_has_all_of_it_and_is_its_own(system: System, alpha: Workspace) -
     assert "theirs" in system.inside("copy", "docker", "volume", "ls", "-q").split()
     assert system.inside("copy", "hostname") == "copy\n"
 
+    # Its image was made of the other's container, without what only one workspace may know.
+    known = system.inside("copy", "ls", "/etc/perry").split()
+    assert "worker-secret" in known and "opencode-password" in known
+    assert docker("run", "--rm", "--network", "none", "--entrypoint", "ls", copy.image, "-A", "/etc/perry") == ""
+
     # What ran there did so all the time, but for the moment in which it was frozen.
     ticks = [float(line) for line in system.inside("alpha", "cat", "/home/workspace/alpha/ticks").split()]
     longest = max(after - tick for tick, after in itertools.pairwise(ticks))
