@@ -8,12 +8,14 @@ import base64
 import contextlib
 import json
 import logging
+import os
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
 
+from worker.sessions.liveness import Processes
 from worker.tasks import processes
 from worker.tasks.agents import missing
 
@@ -31,6 +33,12 @@ HEALTH_SECONDS: Final = 1.0
 ANSWER_LIMIT: Final = 64 << 20
 EVENT_LIMIT: Final = 16 << 20
 MOST_PAUSE: Final = 60.0
+
+DATABASE: Final = ".local/share/opencode/opencode.db"
+"""Below the home folder; OpenCode makes it when it is first started."""
+FIRST_LOOK_SECONDS: Final = 0.5
+FIRST_SECONDS: Final = 15.0
+"""How long the first start waits at most for an OpenCode that somebody else has started."""
 
 
 class Unusable(Exception):
@@ -95,6 +103,19 @@ def _said(answer: bytes) -> str:
     return " ".join(answer.decode(errors="replace").split())[:300]
 
 
+async def until_it_is_alone(database: str, everything: Processes, *, look: float = FIRST_LOOK_SECONDS) -> None:
+    """Of two that make OpenCode's database at once, one ends with "database is locked": not to be a person's.
+
+    Returns at once where the database is there; else when nobody runs OpenCode, or that took long enough.
+    """
+    if os.path.exists(database):
+        return
+    for _ in range(int(FIRST_SECONDS / look)):
+        if not everything.named("opencode"):
+            return
+        await asyncio.sleep(look)
+
+
 class Server:
     """Keeps it alive. ``ready`` is set while it answers."""
 
@@ -112,6 +133,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._wanted.wait()
+        await until_it_is_alone(str(Path.home() / DATABASE), Processes())
         pause = 1.0
         while True:
             try:
