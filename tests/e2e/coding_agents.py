@@ -27,7 +27,7 @@ from protocol.sessions import (
     frame_decoder,
 )
 from tests.e2e.system import PATIENCE, System, docker, eventually
-from tests.fakes.model_server.inside import ModelInside
+from tests.fakes.model_server.inside import AGENT_SECONDS, ModelInside
 
 
 class Agents:
@@ -42,6 +42,13 @@ class Agents:
         """The models, with the agents pointed at them."""
         for workspace, model in self.models.items():
             model.start(*(agent for agent, name in self._where.items() if name == workspace))
+
+    def at_once(self, prompts: Mapping[str, str]) -> None:
+        """One turn of each agent, side by side."""
+        running = {agent: self.model(agent).prompt_in_background(agent, prompt) for agent, prompt in prompts.items()}
+        for agent, process in running.items():
+            output, _ = process.communicate(timeout=AGENT_SECONDS)
+            assert process.returncode == 0, f"{agent}: {output}"
 
     def model(self, agent: str) -> ModelInside:
         return self.models[self._where[agent]]

@@ -52,12 +52,7 @@ def agents(system: System, alpha: Workspace, beta: Workspace) -> Agents:
 @pytest.fixture(scope="module")
 def counted(agents: Agents) -> dict[str, SessionInfo]:
     """A session of each agent, in which it has used a tool and said a sentence."""
-    running = {
-        agent: agents.model(agent).prompt_in_background(agent, f"Count the hosts for {agent}") for agent in WHERE
-    }
-    for agent, process in running.items():
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, f"{agent}: {output}"
+    agents.at_once({agent: f"Count the hosts for {agent}" for agent in WHERE})
     return {agent: eventually(partial(saying, agents, agent, "has counted"), f"{agent} is heard") for agent in WHERE}
 
 
@@ -147,6 +142,36 @@ def test_the_cli_shows_them(agents: Agents, counted: dict[str, SessionInfo]) -> 
     assert f"perry sessions messages {session[:8]}" in found
     head, *lines = perry("sessions", "export", session).stdout.splitlines()
     assert json.loads(head)["sessionId"] == session and "walrus" in "".join(lines)
+
+
+def test_a_subagent_belongs_to_the_session_that_called_it(agents: Agents) -> None:
+    called = {
+        "description": "Counts words",
+        "subagent_type": "general-purpose",
+        "prompt": "Count the words [[run: echo one two]] [[say: The fable has two words.]]",
+    }
+    agents.model("claude").teach({"Ask a helper": f"[[tool: Agent {json.dumps(called)}]] [[say: It has counted.]]"})
+    agents.model("claude").prompt("claude", "Ask a helper")
+    parent = eventually(partial(saying, agents, "claude", "It has counted."), "the session is told of")
+
+    def helper() -> SessionInfo | None:
+        found = agents.sessions(parent=parent.session_id)
+        return found[0] if found and "The fable has two words." in said(agents, found[0]) else None
+
+    child = eventually(helper, "its subagent is told of")
+    assert (child.title, child.parent, child.resume) == ("Counts words", parent.session_id, None)
+    assert child.session_id not in [each.session_id for each in agents.sessions()]
+    assert child.session_id in [each.session_id for each in agents.sessions(subagents=True)]
+
+
+def test_a_token_that_is_said_is_not_kept(agents: Agents) -> None:
+    token = "ghp_" + "0123456789abcdefgh" * 2
+    agents.model("codex").teach({"Show the token": f"[[run: echo {token}]] [[say: It is {token}, shown.]]"})
+    agents.model("codex").prompt("codex", "Show the token")
+    session = eventually(partial(saying, agents, "codex", ", shown."), "the session is told of")
+    assert "It is ghp_[masked], shown." in said(agents, session)
+    files = list(agents.system.folder.glob("sessions.db*"))
+    assert files and not [file for file in files if token.encode() in file.read_bytes()]
 
 
 def test_a_worker_that_is_killed_in_mid_stream_loses_nothing(agents: Agents) -> None:
