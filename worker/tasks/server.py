@@ -108,7 +108,7 @@ async def until_it_is_alone(database: str, everything: Processes, *, look: float
 
     Returns at once where the database is there; else when nobody runs OpenCode, or that took long enough.
     """
-    if os.path.exists(database):
+    if await asyncio.to_thread(os.path.exists, database):
         return
     for _ in range(int(FIRST_SECONDS / look)):
         if not everything.named("opencode"):
