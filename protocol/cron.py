@@ -6,17 +6,11 @@ from typing import Annotated, Final
 
 import msgspec
 
+from protocol.wake import TEXT_LIMIT, WakeMode
 from protocol.wire import Told, Wire
 
-MESSAGE_LIMIT: Final = 64 << 10
+MESSAGE_LIMIT: Final = TEXT_LIMIT
 """Bytes of a job's message, at most."""
-
-
-class WakeMode(StrEnum):
-    """When the assistant looks at it: at once, or with its next heartbeat."""
-
-    NOW = "now"
-    NEXT_HEARTBEAT = "next-heartbeat"
 
 
 class SessionTarget(StrEnum):

@@ -19,8 +19,8 @@ from protocol.cron import (
     Outcome,
     ReadHistory,
     SessionTarget,
-    WakeMode,
 )
+from protocol.wake import WakeMode
 
 PAGE: Final = 500
 HEADINGS: Final = ("NAME", "NEXT", "LAST", "SCHEDULE", "MESSAGE")

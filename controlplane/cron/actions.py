@@ -1,8 +1,8 @@
 """What a job does. Pure: the values that say it, and the port that does it.
 
-A new kind of action is one more struct in :data:`Action`, and one more :class:`Doer` at wiring. A doer is told
-which run it is, and drops one that it has done before: after a kill between the doing and the noting of it, it is
-asked again.
+A new kind of action is one more struct in :data:`Action`, what :func:`described` says of it, and one more
+:class:`Doer` at wiring. A doer is told which run it is, and drops one that it has done before: after a kill between the
+doing and the noting of it, it is asked again.
 """
 
 from datetime import datetime, timedelta
@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from protocol.cron import SessionTarget, WakeMode
+from protocol.cron import SessionTarget
+from protocol.wake import WakeMode
 
 LATE: Final = timedelta(minutes=1)
 """From here on what is told says that it is late."""
@@ -25,6 +26,20 @@ class Wake(msgspec.Struct, frozen=True, tag="wake"):
 
 
 Action = Wake
+"""All kinds of them: a union, once there are more."""
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """An action as lists show it; see :class:`protocol.cron.Job`. A name is made of ``text``."""
+
+    kind: str
+    text: str
+    wake: str | None = None
+    session: str | None = None
+
+
+def described(action: Action) -> Described:
+    return Described(kind="wake", text=action.text, wake=action.mode, session=action.session)
 
 
 class Begun(msgspec.Struct, frozen=True):

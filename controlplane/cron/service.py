@@ -6,7 +6,7 @@ import string
 from typing import Final
 
 from controlplane.cron import schedule
-from controlplane.cron.actions import Action, Wake
+from controlplane.cron.actions import Action, Wake, described
 from controlplane.cron.schedule import At, Every, Line
 from controlplane.cron.scheduler import Clock, Scheduler
 from controlplane.cron.store import JobRecord, RunRecord, Store
@@ -121,7 +121,7 @@ class Cron:
                     f"`perry cron remove {wanted!r}`."
                 )
             return wanted
-        base = "-".join(re.findall(r"[a-z0-9]+", action.text[:200].lower())[:3])[:40] or "job"
+        base = "-".join(re.findall(r"[a-z0-9]+", described(action).text[:200].lower())[:3])[:40] or "job"
         for name in (base, *(f"{base}-{number}" for number in range(2, 10))):
             if not self._taken(name):
                 return name
@@ -132,20 +132,20 @@ class Cron:
         return job is not None and job.due is not None
 
     def _shown(self, job: JobRecord) -> Job:
-        when, last = job.schedule, self._store.last_run(job.id)
+        when, last, does = job.schedule, self._store.last_run(job.id), described(job.action)
         return Job(
             id=job.id,
             name=job.name,
             created=job.created,
-            action="wake",
+            action=does.kind,
             delete_after_run=job.delete_after_run,
             at=when.time if isinstance(when, At) else None,
             every=when.seconds if isinstance(when, Every) else None,
             cron=when.expression if isinstance(when, Line) else None,
             tz=when.tz if isinstance(when, Line) else None,
-            text=job.action.text[:TEXT_SHOWN],
-            wake=job.action.mode,
-            session=job.action.session,
+            text=does.text[:TEXT_SHOWN],
+            wake=does.wake,
+            session=does.session,
             next=job.due,
             last=None if last is None else _shown_run(last),
         )

@@ -6,7 +6,8 @@ import pytest
 
 from controlplane.cron import service
 from controlplane.errors import Conflict, InvalidInput, NotFound, NotYet, PerryError
-from protocol.cron import AddJob, JobRef, ListJobs, ReadHistory, SessionTarget, WakeMode
+from protocol.cron import AddJob, JobRef, ListJobs, ReadHistory, SessionTarget
+from protocol.wake import WakeMode
 from tests.unit.cron.clock import START, FakeClock
 from tests.unit.cron.conftest import System
 
