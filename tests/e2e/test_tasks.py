@@ -75,6 +75,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterat
     made.environment["PERRY_HOOKS_GATEWAYS"] = json.dumps(
         [{"name": "assistant", "url": f"http://127.0.0.1:{gateway.port}", "tokenFile": str(token), "kind": "clawdbot"}]
     )
+    made.environment["PERRY_WAKE_SESSIONS"] = "true"
     made.environment["PERRY_CREDENTIALS_ENV"] = json.dumps(
         {name: value for agent in AGENTS.values() for name, value in agent("http://127.0.0.1:8085").environment.items()}
         | {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -144,6 +145,25 @@ def test_each_agent_does_its_task_and_its_end_wakes(system: System, alpha: Works
     assert system.inside("alpha", "sh", "-c", "ls /tmp/no 2>/dev/null; true") == ""
 
 
+def test_sessions_by_hand_wake_too_and_those_of_tasks_do_not(
+    system: System, alpha: Workspace, gateway: Gateway
+) -> None:
+    model = ModelInside(system.container("alpha"))
+    for agent in ("claude", "codex", "opencode"):
+        task = dispatch(system, "[[say: This is a task.]]", agent=agent)
+        model.prompt(agent, f"[[say: The hand of {agent} is done.]]")
+        own = f"{agent} in alpha has done what it was asked."
+        (woken,) = eventually(
+            lambda own=own: [text for text in gateway.taken if own in text],  # type: ignore[misc]
+            f"the wake of {agent}",
+        )
+        assert "perry sessions messages" in woken
+        if agent != "opencode":
+            assert f"The hand of {agent} is done." in woken
+        assert ended(system, task).state is TaskState.SUCCEEDED
+    assert [text for text in gateway.taken if "It said: This is a task." in text] == []
+
+
 def test_a_question_waits_for_a_person(system: System, alpha: Workspace, gateway: Gateway) -> None:
     task = dispatch(system, "[[ask: Which colour?]]", agent="opencode")
     waiting = until(system, task, TaskState.WAITING)
@@ -198,7 +218,8 @@ def test_a_workspace_that_is_restarted(system: System, alpha: Workspace, gateway
 def test_from_nothing_to_nothing(system: System, alpha: Workspace, gateway: Gateway, tmp_path: Path) -> None:
     """A workspace is made for a task, and goes when there is nothing in it that is nowhere else."""
     dispatched = system.perry(
-        "dispatch", "gamma", "git branch --show-current", "--agent", "command", "--create", "--clone", ".", "--branch", "fix/new",
+        "dispatch", "gamma", "git branch --show-current", "--agent", "command", "--create", "--clone", ".",
+        "--branch", "fix/new",
         "--remove-when", "success", "--wait", "--json",
     )  # fmt: skip
     left = msgspec.json.decode(dispatched.stdout, type=TaskResult)

@@ -120,7 +120,10 @@ class Runner:
     async def _work(self) -> None:
         launch = agents.launch(self.spec, self.folder / record.TEXT)
         killed_before = processes.out_of_memory_kills()
-        environment = processes.session_environment(str(Path.home())) | {"PWD": self.spec.folder}
+        environment = processes.session_environment(str(Path.home())) | {
+            "PWD": self.spec.folder,
+            "PERRY_TASK": self.spec.id,
+        }
         heard = launch.heard()
         with contextlib.ExitStack() as files:
             stdin = files.enter_context((self.folder / record.TEXT).open("rb")) if launch.stdin else DEVNULL

@@ -141,6 +141,12 @@ async def test_the_oldest_go_where_nobody_takes_them(folder: Path, monkeypatch: 
     assert len(os.listdir(folder)) == 3
 
 
+def test_a_tasks_agent_says_nothing_here(tmp_path: Path, folder: Path) -> None:
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PERRY_TASK": "t-1"}
+    subprocess.run([SCRIPT, "claude"], input=json.dumps(STOP).encode(), env=environment, check=True)
+    assert os.listdir(folder) == []
+
+
 def test_a_hook_without_a_home_holds_nothing_up() -> None:
     done = subprocess.run([SCRIPT, "claude"], input=b"{}", env={"PATH": os.environ["PATH"]}, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -99,10 +99,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 async def test_a_command_that_ends_well(place: Place) -> None:
     async with place.at_work():
-        seen = await place.run("echo one; echo two; echo $PWD; cat; echo $#")
+        seen = await place.run("echo one; echo two; echo $PWD; cat; echo $PERRY_TASK $#")
         assert (seen.state, seen.exit_code, seen.reason) == (TaskState.SUCCEEDED, 0, None)
-        assert await place.log() == f"one\ntwo\n{place.project}\n0\n"
-        assert seen.last_message == "0"
+        assert await place.log() == f"one\ntwo\n{place.project}\n{id_of(1)} 0\n"
+        assert seen.last_message == f"{id_of(1)} 0"
 
 
 async def test_a_command_that_fails(place: Place) -> None:
