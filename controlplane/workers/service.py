@@ -90,8 +90,7 @@ class WorkerService:
             # The right one may have been brought before: then it says so as soon as it is up.
             place = await self._connected(workspace, OTHER_COMES_UP_SECONDS if has else NONE_COMES_UP_SECONDS)
         if wanted is not None and (place is None or place.version != wanted):
-            await self._deliver(workspace, container.id, wanted)
-            place = await self._connected(workspace, COMES_UP_SECONDS)
+            place = await self._deliver(workspace, container.id, wanted)
         if place is None:
             raise TookTooLong(f"{workspace!r} runs, but its worker is not heard. {self._why_not(workspace)}")
         return None if place.version == wanted else "It is an older one; `perry sync` renews it."
@@ -109,8 +108,8 @@ class WorkerService:
         if place is not None and place.version == wanted:
             return None
         await self._put_secret(workspace)
-        await self._deliver(workspace, container, wanted)
-        if await self._connected(workspace, COMES_UP_SECONDS) is None:
+        place = await self._deliver(workspace, container, wanted)
+        if place is None or place.version != wanted:
             raise TookTooLong(f"The new worker of {workspace!r} does not answer. {self._why_not(workspace)}")
         return wanted
 
@@ -140,11 +139,15 @@ class WorkerService:
 
     # --- inside
 
-    async def _deliver(self, workspace: str, container: str, version: str) -> None:
+    async def _deliver(self, workspace: str, container: str, version: str) -> Place | None:
         log.info("bringing worker %s into %s", version, workspace)
         await self._delivery.deliver(container, version)
         self.fleet.dial_now(workspace)
-        await self.fleet.wait(workspace, lambda place: place.link is not None and place.version == version, 10)
+        # The one before may be heard for a moment yet.
+        heard = await self.fleet.wait(
+            workspace, lambda place: place.link is not None and place.version == version, COMES_UP_SECONDS
+        )
+        return self.fleet.place(workspace) if heard else await self._connected(workspace, 0.1)
 
     async def _connected(self, workspace: str, seconds: float, enough: anyio.Event | None = None) -> Place | None:
         heard = await self.fleet.wait(workspace, lambda place: place.link is not None, seconds, enough)
