@@ -22,11 +22,12 @@ CHANGED: Final = 23
 """What rsync ends with where files went, or could not be read to their end, while it read them."""
 
 FILTERS: Final = (
-    # Of Perry's own folder what the person was brought, and nothing that is of one workspace: its ssh host keys, what
-    # its worker has still to tell.
+    # Of Perry's own folders what the person was brought, and nothing that is of one workspace: its ssh host keys, its
+    # tasks, wakes that it has still to tell. The copy would tell them once more.
     "--include=/home/.perry/credentials",
     "--exclude=/home/.perry/*",
     "--exclude=/home/.cache/perry",
+    "--exclude=/home/.local/state/perry",
 )
 
 USED: Final = ("du", "-s", "-x", "-B1")

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(300)]
 FILL = """
 mkdir -p ~/alpha/deep && cd ~/alpha && git init -q . && head -c 30M /dev/urandom > deep/data && ln deep/data deep/hard
 ln -s /home/workspace/alpha/deep/data link && printf 'a\\n' > $'name with \\n a line' && truncate -s 1G sparse
+mkdir -p ~/.local/state/perry/wakes && touch ~/.local/state/perry/wakes/untold ~/.local/state/theirs
 chmod 0640 deep/data && touch -d 2001-01-01 deep/old
 sudo sh -c 'echo "#!/bin/sh\necho installed" > /usr/local/bin/tool && chmod +x /usr/local/bin/tool && rm /usr/bin/tree'
 (while sleep 0.05; do date +%s.%N >> ~/alpha/ticks; done) > /dev/null 2>&1 &
@@ -38,6 +39,9 @@ def test_a_copy_has_all_of_it_and_is_its_own(system: System, alpha: Workspace) -
     assert system.inside("copy", "ls", "/usr/bin").split().count("tree") == 0
     assert "theirs" in system.inside("copy", "docker", "volume", "ls", "-q").split()
     assert system.inside("copy", "hostname") == "copy\n"
+
+    assert "untold" not in system.inside("copy", "find", "/home/workspace/.local/state")
+    assert "theirs" in system.inside("copy", "ls", "/home/workspace/.local/state")
 
     # Its image was made of the other's container, without what only one workspace may know.
     known = system.inside("copy", "ls", "/etc/perry").split()
