@@ -6,7 +6,7 @@ since 1970, UTC.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -125,6 +125,8 @@ def line(text: str | None, limit: int = _LINE) -> str | None:
     """One printable line; None where nothing is left of it."""
     if text is None:
         return None
+    if len(text) <= limit and text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip() or None  # As nearly all are.
     # What is cut off is not looked at, be it ever so long.
     return _SPACE.sub(" ", _UNPRINTABLE.sub(" ", text[: limit * 4])).strip()[:limit].strip() or None
 
@@ -172,6 +174,16 @@ def message_of(told: Message, mask: Callable[[str], str], now: int) -> Message |
         at=None if at is None else moment(at),
         model=line(told.model, _ID),
     )
+
+
+def texts_of(messages: Iterable[Message]) -> Iterator[str]:
+    """All that is masked in these."""
+    for message in messages:
+        for block in message.blocks[:BLOCKS]:
+            if isinstance(block, Text | Thinking):
+                yield block.text
+            else:
+                yield block.input if isinstance(block, ToolCall) else block.output
 
 
 def counts(role: str) -> bool:
@@ -224,6 +236,8 @@ def _block(block: Block, mask: Callable[[str], str]) -> Block:
 
 
 def _omitted(told: int, text: str) -> int:
+    if told == 0 and len(text) <= BLOCK_LIMIT:
+        return 0
     return min(max(told, 0), _COUNT) + max(len(text) - BLOCK_LIMIT, 0)
 
 

@@ -80,18 +80,27 @@ class Mask:
         pieces = {piece.strip() for value in known for piece in (value, *value.splitlines())}
         # The longest first: one may contain another.
         self._known = sorted(filter(_is_known, pieces), key=len, reverse=True)
+        self._shapes = SHAPES
 
     def __call__(self, text: str) -> str:
         """The text without its secrets."""
         for value in self._known:
             if value in text:
                 text = text.replace(value, MASKED)
-        for shape in SHAPES:
+        for shape in self._shapes:
             for literal in shape.literals:
                 if literal in text:
                     text = shape.pattern.sub(_keep, text)
                     break
         return text
+
+    def within(self, texts: Iterable[str]) -> "Mask":
+        """The same for these texts, and quick: what is in none of them is looked for once, and not in each."""
+        everything = "\n".join(texts)
+        narrow = Mask()
+        narrow._known = [value for value in self._known if value in everything]
+        narrow._shapes = [shape for shape in SHAPES if any(literal in everything for literal in shape.literals)]
+        return narrow
 
 
 def _is_known(value: str) -> bool:

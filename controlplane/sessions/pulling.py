@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from controlplane.errors import PerryError, WorkerError, WorkerUnavailable
@@ -27,7 +28,7 @@ from protocol.worker import SESSIONS_LIMIT, Event, Page, ReadSession, SessionGon
 
 log = logging.getLogger(__name__)
 
-LANES: Final = 2
+LANES: Final = 3
 """Pages that are under way at once: one is read while another is stored."""
 
 PACE: Final = 0.025
@@ -96,6 +97,11 @@ class Puller:
         self._order = itertools.count()
         self._turns = itertools.cycle(range(_LIVE_TURNS))
         self._ready = anyio.Event()
+
+    @property
+    def reads_first(self) -> bool:
+        """Whether there is much that was never read."""
+        return len(self._first) > LANES
 
     # --- what the worker tells; on the event loop
 
@@ -284,9 +290,9 @@ class Puller:
         seen = told if isinstance(told, SessionSeen) else seen
         room, now = TEXT_LIMIT - self._bytes, _now()
         try:
-            stored = await self._db.write(
-                lambda db: store.add_page(db, known.row, page, seen, cursor, self._mask(), now, room)
-            )
+            # While another page is written, and not in its turn.
+            given = await anyio.to_thread.run_sync(lambda: store.prepared(page, self._mask(), now))
+            stored = await self._db.write(lambda db: store.add_page(db, known.row, given, seen, cursor, now, room))
         except Damaged:
             raise
         except PerryError as exc:
@@ -350,7 +356,9 @@ class Puller:
                 key = heapq.heappop(self._first)[2] if first else self._live.popleft()
                 self._queued.discard(key)
                 return key
-            self._ready = anyio.Event()
+            if self._ready.is_set():
+                # One for all lanes: each of them waits for the same.
+                self._ready = anyio.Event()
             with anyio.move_on_after(self._later[0][0] - now if self._later else None):
                 await self._ready.wait()
 

@@ -1,7 +1,7 @@
 """What is kept of sessions and their messages. Functions of a connection, to be run by :class:`SessionsDatabase`."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,12 +18,12 @@ from controlplane.sessions.aggregate import (
     millis,
     moment,
     status_of,
+    texts_of,
     title_of,
 )
+from controlplane.sessions.masking import Mask
 from protocol.sessions import Block, Message, MessageRole
 from protocol.worker import Page, SessionSeen
-
-Mask = Callable[[str], str]
 
 _facts = msgspec.json.Decoder(Facts)
 _blocks: msgspec.json.Decoder[list[Block]] = msgspec.json.Decoder(list[Block])
@@ -41,6 +41,15 @@ class Reading(msgspec.Struct, frozen=True):
     row: Row
     mark: str | None
     cursor: str | None
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A page within bounds and without secrets, and each of its messages' blocks as JSON."""
+
+    page: Page
+    messages: list[Message]
+    blocks: list[bytes]
+    mask: Mask
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -153,15 +162,16 @@ def note(
     return found
 
 
+def prepared(page: Page, mask: Mask, now: int) -> Prepared:
+    """What can be done of a page before it is its turn to be written."""
+    mask = mask.within((page.facts.title or "", *texts_of(page.messages)))
+    told = {found.ordinal: found for each in page.messages if (found := message_of(each, mask, now)) is not None}
+    messages = list(told.values())
+    return Prepared(page, messages, [_encode(message.blocks) for message in messages], mask)
+
+
 def add_page(
-    db: sqlite3.Connection,
-    row_id: int,
-    page: Page,
-    seen: SessionSeen,
-    cursor: str | None,
-    mask: Mask,
-    now: int,
-    room: int,
+    db: sqlite3.Connection, row_id: int, given: Prepared, seen: SessionSeen, cursor: str | None, now: int, room: int
 ) -> Stored | None:
     """Keep a page that was asked for from ``cursor``. None where that is not any more how far it was read.
 
@@ -174,7 +184,7 @@ def add_page(
     held = db.execute("SELECT bytes, cursor FROM sessions WHERE id = ?", (row_id,)).fetchone()
     if held["cursor"] != cursor:
         return None
-    body, count, size = row.body, row.messages, held["bytes"]
+    page, body, count, size = given.page, row.body, row.messages, held["bytes"]
     facts, title = row.facts, row.title
     if page.reset or cursor is None:
         # Read from the beginning: what was there is void.
@@ -185,33 +195,32 @@ def add_page(
         facts, title = Facts(), title if facts.named else ""
     room += held["bytes"] - size
     scope = fulltext.scope_of(row.number, row.agent)
-    messages = [found for told in page.messages if (found := message_of(told, mask, now)) is not None]
-    ordinals: dict[int, None] = {}
-    for message in messages:
-        blocks = _encode(message.blocks)
-        number = body << 24 | message.ordinal
-        before = db.execute("SELECT role, blocks FROM messages WHERE id = ?", (number,)).fetchone()
-        grows = len(blocks) - (0 if before is None else len(before["blocks"].encode()))
+    before = _before(db, body, given.messages) if size else {}
+    ordinals: list[int] = []
+    rows: list[tuple[object, ...]] = []
+    for message, blocks in zip(given.messages, given.blocks, strict=True):
+        old = before.get(message.ordinal)
+        grows = len(blocks) - (0 if old is None else len(old["blocks"].encode()))
         if grows > max(room, 0):
             continue
         room -= grows
         size += grows
-        count += counts(message.role) - (before is not None and counts(before["role"]))
-        if before is not None:
-            fulltext.take_out(db, number, before["role"], before["blocks"], scope)
-        db.execute(
-            "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)",
-            (number, message.id, message.role, millis(message.at, now), message.model, blocks.decode()),
-        )
-        db.execute("INSERT OR IGNORE INTO pending VALUES (?)", (number,))
-        ordinals[message.ordinal] = None
-    known = facts_of(page.facts, facts, mask, now)
+        count += counts(message.role) - (old is not None and counts(old["role"]))
+        number = body << 24 | message.ordinal
+        if old is not None:
+            fulltext.take_out(db, number, old["role"], old["blocks"], scope)
+        at = None if message.at is None else int(message.at.timestamp() * 1000)
+        rows.append((number, message.id, message.role, at, message.model, blocks.decode()))
+        ordinals.append(message.ordinal)
+    db.executemany("INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)", rows)
+    db.executemany("INSERT OR IGNORE INTO pending VALUES (?)", [row[:1] for row in rows])
+    known = facts_of(page.facts, facts, given.mask, now)
     activity = (millis(page.facts.last_activity, now), millis(seen.last_activity, now))
     db.execute(
         "UPDATE sessions SET title = ?, facts = ?, parent = ?, status = ?, last_activity = ?, body = ?, messages = ?, "
         "bytes = ?, mark = ?, cursor = ?, forgotten = 0 WHERE id = ?",
         (
-            title_of(page.facts, messages, title, facts.named, mask),
+            title_of(page.facts, given.messages, title, facts.named, given.mask),
             _encode(known).decode(),
             line(page.facts.parent, 256) or row.parent,
             status_of(seen.status),
@@ -227,6 +236,16 @@ def add_page(
     after = get(db, row_id)
     assert after is not None
     return Stored(after, tuple(ordinals), size - held["bytes"], body != row.body)
+
+
+def _before(db: sqlite3.Connection, body: int, messages: Sequence[Message]) -> dict[int, sqlite3.Row]:
+    """Those of the messages that are there already, by their ordinal."""
+    found: dict[int, sqlite3.Row] = {}
+    for at in range(0, len(messages), 500):
+        numbers = [body << 24 | message.ordinal for message in messages[at : at + 500]]
+        query = f"SELECT id, role, blocks FROM messages WHERE id IN ({', '.join('?' * len(numbers))})"
+        found.update({row["id"] & 0xFFFFFF: row for row in db.execute(query, numbers)})
+    return found
 
 
 def remove(db: sqlite3.Connection, row_ids: Iterable[int]) -> list[Row]:
