@@ -12,8 +12,10 @@ LEAST_COLUMNS: Final = 40
 class Show:
     """Prints messages of a session."""
 
-    def __init__(self, session: SessionInfo, *, full: bool, as_json: bool) -> None:
+    def __init__(self, session: SessionInfo, *, full: bool, as_json: bool, now: bool = False) -> None:
+        """``now``: each line at once, also into a pipe."""
         self.session = session
+        self._now = now
         self._full = full
         self._as_json = as_json
         columns = output.width()
@@ -39,7 +41,7 @@ class Show:
             output.data_line(message)
             return
         for line in transcript.lines(message, self.session.agent, full=self._full, columns=self._columns):
-            output.line(line)
+            output.line(line, now=self._now)
 
     def more(self, message: Message, blocks: Message) -> None:
         """A message that was shown has got more blocks: those."""
@@ -48,7 +50,7 @@ class Show:
             return
         for block in blocks.blocks:
             for line in transcript.block_lines(block, full=self._full, columns=self._columns):
-                output.line(line)
+                output.line(line, now=self._now)
 
     def foot(self, earlier: int | None, later: int | None) -> None:
         """How to see more."""

@@ -55,7 +55,7 @@ def messages(
         raise click.UsageError("--follow goes on after the latest message; --before ends earlier.")
     client = Client()
     found = find(client, session)
-    show = Show(found, full=full, as_json=as_json)
+    show = Show(found, full=full, as_json=as_json, now=follow)
     wanted = ListMessages(workspace=found.workspace, agent=found.agent, session_id=found.session_id)
     if at is not None:
         after = at - AROUND - 1
