@@ -60,6 +60,7 @@ from controlplane.tasks.service import News, TaskService
 from controlplane.tasks.signals import Signals
 from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
+from controlplane.wake.spools import Spools
 from controlplane.workers.delivery import Delivery
 from controlplane.workers.secrets import WorkerSecrets
 from controlplane.workers.service import WorkerService
@@ -289,6 +290,8 @@ class Core:
         self.signals = Signals(self.wakes, wanted=settings.wake.sessions, of_task=task_store.works_in)
         self.fleet.register(self.dispatcher)
         self.fleet.register(self.signals)
+        self.spools = Spools(self.wakes)
+        self.fleet.register(self.spools)
         cron_store, clock = CronStore(database), SystemClock()
         self.scheduler = Scheduler(cron_store, {Wake: Wakes(self.wakes)}, clock)
         self._at_gateway = GatewayResolver(
@@ -404,6 +407,7 @@ class Core:
                 self.sidecars.run_in(tasks)
                 self.session_follower.run_in(tasks)
                 self.signals.run_in(tasks)
+                self.spools.run_in(tasks)
                 self.fleet.run_in(tasks)
                 self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)

@@ -30,6 +30,8 @@ from worker.stream import Stream
 from worker.tasks.server import Server
 from worker.tasks.supervisor import Tasks
 from worker.version import UNPACKED, own_version
+from worker.wake.door import Wakes
+from worker.wake.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +133,9 @@ def parts_of(settings: Settings) -> list[Part]:
     project = settings.home / os.environ.get("PERRY_WORKSPACE", "")
     tasks = Tasks(settings.home / ".local/state/perry/tasks", project, Server(), runner_command())
     signals = Signals(settings.home / ".local/state/perry/signals")
-    return [Following(sessions, own_version()), tasks, signals]
+    spool = Spool(settings.home / ".local/state/perry/wakes")
+    wakes = Wakes(spool, os.environ.get("PERRY_WORKSPACE", ""), port=settings.wake_port)
+    return [Following(sessions, own_version()), tasks, signals, wakes]
 
 
 async def run(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import sys
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from protocol.sessions import Message, Text, Thinking, ToolCall, ToolResult
+from protocol.wake import TEXT_LIMIT, WAKE_PATH, WakeMode
 from protocol.worker import Page, ReadSession, ReadStatus, SessionSeen, WorkerStatus
 from worker.inside import Failed, Inside, conversation
 from worker.settings import load
@@ -58,7 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     auth = nouns.add_parser("auth", help="how the agent machine knows this workspace").add_subparsers(required=True)
     whoami = auth.add_parser("whoami", help="who this workspace is on the tailnet, and what it may")
     whoami.set_defaults(run=_whoami)
-    for each in (status, list_, messages, whoami):
+    wake = nouns.add_parser("wake", help="wake your person's assistant with a text")
+    wake.add_argument("text", help="what it is told; `-` reads it from standard input")
+    wake.add_argument("--mode", choices=[mode.value for mode in WakeMode], default=WakeMode.NOW.value)
+    wake.set_defaults(run=_wake)
+    for each in (status, list_, messages, whoami, wake):
         each.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -168,6 +174,31 @@ def _whoami(options: Any) -> None:
     for title, key in (("You are", "kind"), ("Workspace", "workspace"), ("Device", "node"), ("You may", "may")):
         if value := who.get(key):
             _line(f"{title:10} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _wake(options: Any) -> None:
+    text = sys.stdin.read(TEXT_LIMIT + 1) if options.text == "-" else options.text
+    body = json.dumps({"text": text, "mode": options.mode}).encode()
+    headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_hex(16)}
+    door = f"http://127.0.0.1:{load(os.environ).wake_port}{WAKE_PATH}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(door, data=body, headers=headers), timeout=30) as response:
+            said = json.loads(response.read(ANSWER_LIMIT))
+    except urllib.error.HTTPError as exc:
+        try:
+            reason = json.loads(exc.read(ANSWER_LIMIT))["error"]
+        except (OSError, ValueError, KeyError, TypeError):
+            reason = f"the door said {exc.code}"
+        raise Failed(f"Nobody was woken: {reason}") from exc
+    except (OSError, ValueError) as exc:
+        raise Failed(
+            "The worker does not run at the moment; it is started again by itself, so try in a while."
+        ) from exc
+    if options.json:
+        sys.stdout.write(json.dumps(said, indent=2) + "\n")
+    else:
+        _line(str(said.get("id", "")))
 
 
 def _data(value: object) -> None:

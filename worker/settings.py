@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from protocol.wake import WAKE_PORT
 from protocol.worker import SECRET_FILE, WORKER_PORT
 
 
@@ -16,6 +17,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = WORKER_PORT
     secret_file: Path = Path(SECRET_FILE)
     socket: Path = Path("/run/perry-worker/socket")
+    wake_port: int = WAKE_PORT
+    """On loopback."""
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -27,6 +30,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         wanted["port"] = int(port)
     if secret := environ.get("PERRY_WORKER_SECRET_FILE"):
         wanted["secret_file"] = Path(secret)
+    if wake_port := environ.get("PERRY_WORKER_WAKE_PORT"):
+        wanted["wake_port"] = int(wake_port)
     if socket := environ.get("PERRY_WORKER_SOCKET"):
         wanted["socket"] = Path(socket)
     return msgspec.convert(wanted, Settings)

@@ -1,0 +1,4 @@
+exports.deriveSecrets = undefined;
+exports.decrypt = undefined;
+exports.encrypt = undefined;
+exports.calculateMAC = undefined;

@@ -1,0 +1,4 @@
+exports.generateKeyPair = undefined;
+exports.calculateAgreement = undefined;
+exports.calculateSignature = undefined;
+exports.verifySignature = undefined;

@@ -1,0 +1,55 @@
+"""Wakes at real gateways: their text is asserted where the model receives it."""
+
+from pathlib import Path
+
+import pytest
+
+from controlplane.db import Database
+from controlplane.hook_settings import GatewaySettings, HookSettings
+from controlplane.wake.service import WakeService
+from protocol.wake import TestWake, WakeRef
+from tests.fakes.surface import outgoing
+from tests.gateways.running import CLAWDBOT, OPENCLAW, Kind, RealGateway, installed, running
+from tests.unit.wake.conftest import running as forwarding
+from tests.unit.wake.conftest import state, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
+
+KINDS = (OPENCLAW, CLAWDBOT)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_a_wake_reaches_the_model_once(kind: Kind, tmp_path: Path) -> None:
+    installed(kind)
+    with running(kind, tmp_path / "gateway") as gateway:
+        token = tmp_path / "token"
+        wakes = service(gateway, token)
+        async with forwarding(wakes):
+            # With words that both take for their own chatter, and throw away.
+            text = "Done: the heartbeat wake test is green ✅, for no reason periodic.\nNothing is left."
+            told = await wakes.wake(text, workspace="alpha", task="t-1", id="t-1-succeeded")
+            await until(lambda: gateway.told_with(told), seconds=90)
+            (prompt,) = gateway.told_with(told)
+            assert "[Perry t-1-succeeded, from workspace alpha, task t-1] Done: the heart-beat wake test" in prompt
+            assert "Nothing is left." in prompt
+            assert state(wakes, told) == "delivered"
+            (attempt,) = wakes.show(WakeRef(id=told)).attempts
+            assert (attempt.status, attempt.answer) == (200, "200")
+            # Not with a token of somebody else's.
+            token.write_text("not-the-gateways-token")
+            refused = await wakes.test(TestWake())
+            assert refused.state == "rejected" and "does not take the token" in str(refused.answer)
+            assert len(gateway.told_with(told)) == 1
+
+
+def service(gateway: RealGateway, token: Path) -> WakeService:
+    token.write_text(gateway.token)
+    token.chmod(0o600)
+    known = GatewaySettings(name="real", url=gateway.url, token_file=str(token), kind=gateway.kind.name)  # type: ignore[arg-type]
+    folder = token.parent
+    return WakeService(Database.open(folder / "state.db"), HookSettings(gateways=(known,)), folder, outgoing(folder))

@@ -1,0 +1,1 @@
+"""Wakes through real processes."""
