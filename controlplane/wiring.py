@@ -409,6 +409,7 @@ class Core:
                 self.signals.run_in(tasks)
                 self.spools.run_in(tasks)
                 self.fleet.run_in(tasks)
+                tasks.start_soon(self.workers.run)
                 self.services.logs.run_in(tasks)
                 tasks.start_soon(self._end_on_signals)
                 tasks.start_soon(self.uploads.sweep_for_ever)

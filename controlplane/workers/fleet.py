@@ -101,6 +101,11 @@ class Fleet:
 
     # --- what there is
 
+    @property
+    def followed(self) -> list[str]:
+        """Names of the workspaces whose workers are followed, heard or not."""
+        return list(self._places)
+
     def link(self, workspace: str) -> WorkerLink:
         """The stream to its worker. WorkerUnavailable where none stands."""
         place = self._places.get(workspace)

@@ -1,11 +1,12 @@
 """The use cases of workers: the right one in each workspace, its secret, and how it stands."""
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from controlplane.errors import NotReady, StepFailed, TookTooLong
+from controlplane.errors import EngineError, NotReady, StepFailed, TookTooLong
 from controlplane.ports import ContainerState, Engine, File, WorkerFollower, WorkerLink, Workers
 from controlplane.workers.delivery import WORKER_LABEL, Delivery
 from controlplane.workers.fleet import Fleet, Place
@@ -17,6 +18,7 @@ from protocol.workspaces import WorkerState, Workspace, WorkspaceStatus, Workspa
 log = logging.getLogger(__name__)
 
 COMES_UP_SECONDS = 15.0
+LOOK_SECONDS = 60.0
 OTHER_COMES_UP_SECONDS = 5.0
 NONE_COMES_UP_SECONDS = 1.5
 """Where the image has another version, or none: what was brought into the container before is waited for."""
@@ -47,8 +49,20 @@ class WorkerService:
         self._secrets = secrets
         self._delivery = delivery
         self._container = container
+        self._changed = changed
         self._wanted: str | None = None
         self.fleet = Fleet(workers, secret=secrets.of, address=address, renew_secret=self._put_secret, changed=changed)
+
+    async def run(self) -> None:
+        """Look now and then which version workspaces should have: images are built beside the control plane."""
+        while True:
+            before = self._wanted
+            with contextlib.suppress(EngineError):
+                await self.learn_version()
+            if self._wanted != before:
+                for name in self.fleet.followed:
+                    self._changed(name)
+            await anyio.sleep(LOOK_SECONDS)
 
     async def learn_version(self) -> None:
         """Look which version workspaces should have; EngineError where Docker does not say."""

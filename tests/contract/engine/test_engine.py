@@ -1,6 +1,8 @@
 """One contract for Docker and for its fake. The real one needs an engine and the image ``perry/base``."""
 
+import io
 import secrets
+import tarfile
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +12,16 @@ import pytest
 
 from controlplane.adapters.docker_engine import DockerEngine
 from controlplane.errors import EngineConflict, EngineError, EngineUnavailable, ImageMissing
-from controlplane.ports import ContainerSpec, Engine, EngineEvent, File, NetworkSpec, Process, VolumeMount
+from controlplane.ports import (
+    ContainerSpec,
+    ContainerState,
+    Engine,
+    EngineEvent,
+    File,
+    NetworkSpec,
+    Process,
+    VolumeMount,
+)
 from tests.fakes.engine import FakeContainer, FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +63,8 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     engine: Engine
     if request.param == "fake":
         fake = FakeEngine([IMAGE])
+        fake.image_labels[IMAGE] = {"perry.source": "1"}
+        fake.image_folders[IMAGE, "/etc/apt"] = _tar("apt/apt.conf.d/90perry")
         fake.on_start = _ready
         engine = fake
     else:
@@ -428,3 +441,50 @@ async def test_commands_run_with_input_output_and_exit_code() -> None:
     finally:
         await engine.remove_container(spec.name)
         await engine.close()
+
+
+def _tar(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
+async def test_labels_and_folders_of_images_are_read(bench: Bench) -> None:
+    labels = await bench.engine.labels_of(IMAGE)
+    assert labels and labels.items() <= (await _inspected(bench)).labels.items()
+    assert await bench.engine.labels_of("perry/nosuch:latest") is None
+    with pytest.raises(ImageMissing):
+        await bench.engine.read_folder("perry/nosuch:latest", "/etc")
+    with pytest.raises(EngineError):
+        await bench.engine.read_folder(IMAGE, "/no/such/folder")
+    with tarfile.open(fileobj=io.BytesIO(await bench.engine.read_folder(IMAGE, "/etc/apt"))) as tar:
+        assert "apt/apt.conf.d/90perry" in tar.getnames()
+
+
+async def _inspected(bench: Bench) -> ContainerState:
+    await bench.engine.ensure_container(bench.container("labelled"))
+    found = await bench.engine.inspect(bench.container("labelled").name)
+    assert found is not None
+    return found
+
+
+async def test_an_archive_is_unpacked_gzipped_or_not(bench: Bench) -> None:
+    spec = bench.container("archive", "echo ready; sleep 0.2; cat /etc/one/file /etc/two/file; exec sleep 300")
+    await bench.engine.ensure_container(spec)
+    for name, mode in (("one", "w"), ("two", "w:gz")):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+            entry = tarfile.TarInfo(f"{name}/file")
+            entry.size = 3
+            tar.addfile(entry, io.BytesIO(b"hi\n"))
+        await bench.engine.put_archive(spec.name, "/etc", buffer.getvalue())
+    with pytest.raises(EngineError):
+        await bench.engine.put_archive("no-such-container", "/etc", buffer.getvalue())
+    if isinstance(bench.engine, FakeEngine):
+        files = bench.engine.by_name[spec.name].files
+        assert files == {"/etc/one/file": b"hi\n", "/etc/two/file": b"hi\n"}
+        return
+    await bench.engine.start(spec.name)
+    said = await bench.engine.exec(spec.name, ["cat", "/etc/one/file", "/etc/two/file"])
+    assert said.stdout == b"hi\nhi\n"

@@ -19,8 +19,10 @@ from protocol.workspaces import (
     StepStatus,
     TailnetState,
     UnsavedWork,
+    WorkerState,
     WorkspaceStatus,
     WorkspaceTailnet,
+    WorkspaceWorker,
 )
 from tests.unit.cli.agent import HOST_KEY, FakeAgent, ended, refuses, starting, with_step, workspace
 from tests.unit.cli.conftest import Perry
@@ -41,6 +43,32 @@ def test_list_is_a_table_with_errors_below(perry_: Perry, agent: FakeAgent) -> N
         assert lines[2].split()[:4] == ["b", "error", "joining", "22001"]
         assert lines[3] == "  └ It broke; start it again."
         assert lines[1].index("22001") == lines[2].index("22001") == lines[0].index("SSH PORT")
+
+
+@pytest.mark.parametrize(
+    ("worker", "sentence"),
+    [
+        (WorkspaceWorker(state=WorkerState.CONNECTED, version="1"), None),
+        (WorkspaceWorker(state=WorkerState.CONNECTING), None),
+        (
+            WorkspaceWorker(state=WorkerState.CONNECTED, version="1", outdated=True),
+            "Its worker has another version than the agent's; `perry sync alpha` brings that.",
+        ),
+        (
+            WorkspaceWorker(state=WorkerState.FAILED, error="No worker answers."),
+            "Its worker is not heard: No worker answers; `perry sync alpha` brings it anew.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_worker_is_said(
+    perry_: Perry, agent: FakeAgent, worker: WorkspaceWorker, sentence: str | None
+) -> None:
+    agent.workspaces["alpha"] = workspace("alpha", worker=worker)
+    listed = perry_("list").stdout.splitlines()
+    assert listed[2:] == ([f"  └ {sentence}"] if sentence else [])
+    info = " ".join(perry_("info", "alpha").stdout.split())
+    assert f"Worker {worker.state}" in info
+    assert (sentence is None) or sentence in info
 
 
 def test_list_of_nothing(perry_: Perry, agent: FakeAgent) -> None:

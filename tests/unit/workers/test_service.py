@@ -199,6 +199,20 @@ async def test_sync_renews_another_version_and_its_secret(case: Case) -> None:
     assert [each.name for each in (case.folder / "worker").iterdir()] == ["2.tar.gz"]
 
 
+async def test_images_that_are_built_meanwhile_are_noticed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "LOOK_SECONDS", 0.01)
+    case.comes_up()
+    await case.attend()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(case.service.run)
+        case.engine.image_labels[IMAGE] = {WORKER_LABEL: "2"}
+        await until(lambda: (shown := case.service.shown("alpha")) is not None and shown.outdated)
+        assert case.changed == ["alpha", "alpha"]
+        case.engine.up = False
+        await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+
+
 async def test_those_that_run_are_followed_and_no_others(case: Case) -> None:
     case.comes_up()
     running = workspace("alpha")
