@@ -7,6 +7,7 @@ folder's name is made from the working directory and cannot be read back. While 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from protocol.worker import SessionFacts
 from worker.agents.transcripts import Transcripts, Turn
 from worker.sessions import blocks
 from worker.sessions.agent import Found, Known, Looked, NotPossible, Place
-from worker.sessions.lines import Unreadable, count, plain
+from worker.sessions.lines import Unreadable, count, plain, word
 from worker.sessions.liveness import Processes
 from worker.sessions.opening import open_below, open_to_append
 from worker.sessions.transcript import Conversation, State, key_of
@@ -44,6 +45,13 @@ NOT_A_PERSON: Final = (
 _TITLES: Final = {"summary": 1, "ai-title": 2, "custom-title": 3}
 
 _KNOWN_FIRST: Final = frozenset((b"user", b"assistant", b"cost-state", b"summary", b"ai-title", b"custom-title"))
+
+
+_ATTACHMENT: Final = re.compile(
+    rb'\{"parentUuid":(?:null|"[0-9a-f-]{36}"),"isSidechain":(?:true|false)'
+    rb'(?:,"(?:promptId|agentId)":"[^"\\]*")*,"attachment":\{'
+)
+"""How most of what is no conversation begins; no message has that key."""
 
 
 class Said(msgspec.Struct):
@@ -81,6 +89,8 @@ class ClaudeFormat:
     _decoder = msgspec.json.Decoder(Record)
 
     def wants(self, line: bytes) -> bool:
+        if _ATTACHMENT.match(line):
+            return False
         if line.startswith(b'{"type":"'):
             return line[9 : line.find(b'"', 9)] in _KNOWN_FIRST
         if b'"assistant"' in line or b'"user"' in line:
@@ -115,7 +125,7 @@ class ClaudeFormat:
 
     def _assistant(self, record: Record, said: Said, conversation: Conversation) -> None:
         id = said.id if isinstance(said.id, str) and said.id else str(record.uuid)
-        model = plain(said.model, 128) if said.model != "<synthetic>" else None
+        model = word(said.model) if isinstance(said.model, str) and said.model != "<synthetic>" else None
         key = key_of(id)
         draft = conversation.growing(key, MessageRole.ASSISTANT, id, record.timestamp, model)
         if model:

@@ -17,7 +17,7 @@ from protocol.worker import SessionFacts
 from worker.agents.transcripts import Transcripts, Turn
 from worker.sessions import blocks
 from worker.sessions.agent import Found, NotPossible
-from worker.sessions.lines import Unreadable, count, plain
+from worker.sessions.lines import Unreadable, count, plain, word
 from worker.sessions.opening import open_below, open_to_append
 from worker.sessions.transcript import Conversation, Open, State, key_of
 
@@ -92,7 +92,9 @@ class GeminiFormat:
         role = _role(record, found)
         if role is None or not found:
             return
-        key, id, model = key_of(record.id), record.id, plain(record.model, 128)
+        key, id, model = key_of(record.id), record.id, None
+        if isinstance(record.model, str):
+            model = word(record.model)
         state = conversation.state
         entry = next((entry for entry in state.known if entry.key == key), None)
         tokens = _tokens(record.tokens)
@@ -108,11 +110,8 @@ class GeminiFormat:
             changed = msgspec.structs.replace(entry, tokens=tokens)
             state.known = tuple(changed if other is entry else other for other in state.known)
         before = entry.tokens if entry else (0, 0, 0, 0)
-        if any(tokens) or any(before):
-            i, o, r, w = (
-                total + new - old for total, new, old in zip(state.tokens or (0, 0, 0, 0), tokens, before, strict=True)
-            )
-            state.tokens = (i, o, r, w)
+        if tokens != before:
+            conversation.recount(before, tokens)
 
 
 def _role(record: Record, found: list[Block]) -> MessageRole | None:

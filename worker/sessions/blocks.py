@@ -73,11 +73,10 @@ def sendable(value: str) -> str:
 
 def weight(block: Block) -> int:
     """Bytes that a block counts for, about."""
-    match block:
-        case Text(text=value) | Thinking(text=value):
-            pass
-        case ToolCall(input=value) | ToolResult(output=value):
-            pass
+    if isinstance(block, ToolResult):
+        value = block.output
+    else:
+        value = block.input if isinstance(block, ToolCall) else block.text
     return OVERHEAD + (len(value) if value.isascii() else len(value.encode()))
 
 

@@ -1,5 +1,6 @@
 """From a file of JSON records to its lines, in bounded memory: the records may be torn, spliced or enormous."""
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import msgspec
 LINE_LIMIT: Final = 16 << 20
 """Bytes of one line, at most; a longer one is passed over and counted. Images in prompts make lines of several MB."""
 
-CHUNK: Final = 1 << 20
+CHUNK: Final = 256 << 10
 
 SALVAGE_LIMIT: Final = 2 * LINE_LIMIT
 """Characters that are looked at for the records of one broken line, at most; each attempt counts a thousand more."""
@@ -89,6 +90,12 @@ def plain(value: object, limit: int) -> str | None:
         return None
     cut = value[: limit * 2].encode("utf-8", "replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in cut).split())[:limit] or None
+
+
+@functools.lru_cache(maxsize=256)
+def word(value: str) -> str | None:
+    """The same for what is said again and again, like a model's name."""
+    return plain(value, 128)
 
 
 def count(value: object) -> int:

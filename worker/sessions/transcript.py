@@ -11,6 +11,7 @@ any pieces while it grew. So ordinals stay.
 import copy
 import hashlib
 import os
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -36,13 +37,17 @@ HEAD: Final = 512
 TAIL: Final = 256
 
 
+Count = tuple[int, int, int, int]
+"""Tokens: input, output, read from a cache, written to one."""
+
+
 class Open(msgspec.Struct, frozen=True, array_like=True):
     """A message that may still grow: its key, ordinal, the place where it begins, and the tokens counted for it."""
 
     key: str
     ordinal: int
     offset: int
-    tokens: tuple[int, int, int, int] = (0, 0, 0, 0)
+    tokens: Count = (0, 0, 0, 0)
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -57,8 +62,7 @@ class State(msgspec.Struct, omit_defaults=True):
     parent: str | None = None
     created: str | None = None
     last: str | None = None
-    tokens: tuple[int, int, int, int] | None = None
-    """Input, output, read from and written to a cache."""
+    tokens: Count | None = None
     cost: float | None = None
     known: tuple[Open, ...] = ()
     """For formats that write a message again as a whole: the latest, by their ids."""
@@ -96,7 +100,7 @@ class Draft:
         self.before = before
         self.blocks: list[Block] = []
         self.size = 0
-        self.at: str | None = None
+        self.at: datetime | None = None
         self.model: str | None = None
 
     def message(self) -> Message:
@@ -105,7 +109,7 @@ class Draft:
             id=self.id,
             role=self.role,
             blocks=self.blocks,
-            at=moment(self.at),
+            at=self.at,
             model=self.model,
         )
 
@@ -160,13 +164,16 @@ class Conversation:
         """More of a message."""
         if self._fresh and draft.ordinal not in self.touched:
             self.size += draft.size + 100
+        before = draft.size
         for block in blocks[: max(0, MESSAGE_BLOCKS - len(draft.blocks))]:
-            if draft.size + weight(block) > PAGE_LIMIT:
+            size = weight(block)
+            if draft.size + size > PAGE_LIMIT:
                 block = emptied(block)
+                size = weight(block)
             draft.blocks.append(block)
-            draft.size += weight(block)
-            self.size += weight(block) if self._fresh else 0
+            draft.size += size
         if self._fresh:
+            self.size += draft.size - before
             self.touched[draft.ordinal] = draft
 
     def settle(self) -> None:
@@ -174,28 +181,38 @@ class Conversation:
         self._drafts.clear()
         self.state.open = ()
 
-    def count_tokens(self, key: str, tokens: tuple[int, int, int, int]) -> None:
+    def count_tokens(self, key: str, tokens: Count) -> None:
         """The tokens of a growing message: however often it is told, they count once, and the last counts."""
         for index, entry in enumerate(self.state.open):
-            if entry.key == key:
-                total = self.state.tokens or (0, 0, 0, 0)
-                changes = zip(total, tokens, entry.tokens, strict=True)
-                self.state.tokens = tuple(t + new - old for t, new, old in changes)  # type: ignore[assignment]
+            if entry.key == key and entry.tokens != tokens:
+                self.recount(entry.tokens, tokens)
                 entries = list(self.state.open)
-                entries[index] = msgspec.structs.replace(entry, tokens=tokens)
+                entries[index] = Open(key, entry.ordinal, entry.offset, tokens)
                 self.state.open = tuple(entries)
+
+    def recount(self, before: Count, now: Count) -> None:
+        """Tokens that were counted as so many are so many."""
+        i, o, r, w = self.state.tokens or (0, 0, 0, 0)
+        self.state.tokens = (
+            i + now[0] - before[0],
+            o + now[1] - before[1],
+            r + now[2] - before[2],
+            w + now[3] - before[3],
+        )
 
     def retitle(self, rank: int, title: str | None) -> None:
         """A title. One of a higher rank, or a later one of the same, counts."""
         if title and rank >= self.state.title_rank:
             self.state.title, self.state.title_rank = title, rank
 
-    def happened(self, at: object) -> None:
-        """Something was recorded at that moment."""
-        if isinstance(at, str) and len(at) <= 40 and moment(at) is not None:
+    def happened(self, at: object) -> datetime | None:
+        """Something was recorded at that moment, if it is one."""
+        when = moment(at)
+        if when is not None and isinstance(at, str):
             if self.state.created is None:
-                self.state.created = at
-            self.state.last = at
+                self.state.created = at[:40]
+            self.state.last = at[:40]
+        return when
 
     def oldest_open(self) -> Draft | None:
         """The message from whose beginning on everything has to be read again."""
@@ -214,9 +231,8 @@ class Conversation:
 
     def _date(self, draft: Draft, at: object, model: str | None) -> None:
         draft.id = sendable(draft.id[:256])
-        draft.at = at if isinstance(at, str) else None
         draft.model = model
-        self.happened(at)
+        draft.at = self.happened(at)
 
     def _close(self, key: str) -> None:
         self._drafts.pop(key, None)

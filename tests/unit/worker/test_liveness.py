@@ -2,10 +2,20 @@
 
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.unit.worker.agents import put
 from worker.sessions.liveness import Processes
+
+
+def eventually(so: Callable[[], bool]) -> None:
+    """A program that was only just started may not have its name yet."""
+    deadline = time.monotonic() + 20
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_this_process_and_one_that_ended(tmp_path: Path) -> None:
@@ -15,7 +25,7 @@ def test_this_process_and_one_that_ended(tmp_path: Path) -> None:
     child = subprocess.Popen(["sleep", "60"])
     try:
         assert processes.start_of(child.pid) not in (None, started)
-        assert child.pid in processes.named("sleep")
+        eventually(lambda: child.pid in processes.named("sleep"))
         child.kill()
         # Dead, but nobody has asked for its exit code yet.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -44,7 +54,7 @@ def test_who_has_a_file_open(tmp_path: Path) -> None:
     with path.open() as file:
         child = subprocess.Popen(["sleep", "60"], stdin=file)
     try:
-        assert processes.hold_open(str(path), "sleep")
+        eventually(lambda: processes.hold_open(str(path), "sleep"))
         assert not processes.hold_open(str(path), "codex")
         assert processes.folder_of(child.pid) == os.getcwd()
     finally:
