@@ -84,6 +84,8 @@ def test_a_workspace_moves_to_their_headscale_and_is_deleted_there(
     assert "laptop" in theirs.nodes()
 
     eventually(lambda: "perry" in theirs.nodes(), "the gateway has come over too")
+    assert "has left the tailnet" in system.perry("tailnet", "leave").stdout
+    assert theirs.nodes() == ["laptop"]
     system.perry("config", "set", "tailnet.provider", "embedded")
     system.stop()
     system.start()

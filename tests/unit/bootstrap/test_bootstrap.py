@@ -158,6 +158,26 @@ def test_only_what_the_agent_wrote_goes(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(path.name for path in folder.iterdir()) == ["client.json", "config.json"]
 
 
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, ""), (clean.NOTHING_TO_LEAVE, ""), (1, "may still be on your tailnet: no")]
+)
+def test_the_agent_leaves_the_tailnet_before_it_goes(
+    code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def perry_(*words: str) -> subprocess.CompletedProcess[str]:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, code if words[0] == "tailnet" else 0, "", "no")
+
+    monkeypatch.setattr(clean, "docker", lambda *_: ["volume"])
+    monkeypatch.setattr(clean, "PERRY", Path(__file__))
+    monkeypatch.setattr(clean, "perry", perry_)
+    clean.leave_tailnet()
+    assert asked == [("agent", "run", "-d"), ("tailnet", "leave")]
+    assert said in capsys.readouterr().out and (said or not capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("forced", [False, True])
 def test_workspaces_of_somebody_are_not_lost(forced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clean, "docker", lambda *_: ["hello", "hello", "thesis", ""])
