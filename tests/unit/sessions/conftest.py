@@ -1,13 +1,13 @@
 """Sessions on a fake worker: what a fleet would do, the parts behind it, and what is looked at."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
-from controlplane.errors import WorkerError
+from controlplane.errors import NotFound, NotReady, WorkerError
 from controlplane.sessions.changes import Changes
 from controlplane.sessions.database import SessionsDatabase
 from controlplane.sessions.follower import Follower
@@ -108,12 +108,14 @@ class Index:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait, a long time if the machine is slow. The condition may be a coroutine function."""
+    """Wait, a long time if the machine is slow. The condition may be a coroutine function; what is not found, or not
+    ready, is not met."""
     with anyio.move_on_after(20):
         while True:
-            met = condition()
-            if await met if hasattr(met, "__await__") else met:
-                return
+            with suppress(NotFound, NotReady):
+                met = condition()
+                if await met if hasattr(met, "__await__") else met:
+                    return
             await anyio.sleep(0.005)
     raise AssertionError(f"not in time: {what}")
 
