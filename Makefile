@@ -34,7 +34,8 @@ test: ## Every test, on a real Docker Engine and a real tailnet
 lint: python go ## Style of Python, Go and shell
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) shellcheck bootstrap/generated bootstrap/in bootstrap/phases bootstrap/prove.sh .ci/run
+	$(RUN) shellcheck bootstrap/generated bootstrap/in bootstrap/phases bootstrap/prove.sh .ci/run \
+		images/worker/collect images/worker/install images/worker/perry
 	cd sidecar && $(AS_IMAGES) ../$(IN) go vet ./...
 	cd sidecar && $(AS_IMAGES) ../$(IN) go tool staticcheck ./...
 

@@ -90,6 +90,8 @@ class Fleet:
         """It stops. What was heard is remembered, for when it runs again."""
         place = self._places.pop(workspace, None)
         if place is not None:
+            # Said at once, so that it is never said after the next stream's beginning.
+            self._let_go(workspace, place)
             place.scope.cancel()
             place.news.set()
 
@@ -196,9 +198,13 @@ class Fleet:
             try:
                 await self._hear(workspace, place, link)
             finally:
-                place.link = None
-                self._tell(lambda follower: follower.detached(workspace))
+                self._let_go(workspace, place)
                 self._announce(workspace, place)
+
+    def _let_go(self, workspace: str, place: Place) -> None:
+        if place.link is not None:
+            place.link = None
+            self._tell(lambda follower: follower.detached(workspace))
 
     async def _hear(self, workspace: str, place: Place, link: WorkerLink) -> None:
         whole = link.hello.resumed
