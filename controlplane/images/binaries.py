@@ -46,7 +46,8 @@ async def build_go(checkout: Path, binary: GoBinary, env: Mapping[str, str], lin
     target.parent.mkdir(parents=True, exist_ok=True)
     # Under another name first: a program that is being copied into an image must not change meanwhile.
     fresh = target.with_name(f".{binary.name}.new")
-    command = [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(fresh), binary.package]
+    tags = ["-tags", ",".join(binary.tags)] if binary.tags else []
+    command = [go, "build", "-trimpath", *tags, "-ldflags", "-s -w", "-o", str(fresh), binary.package]
     if (nice := shutil.which("nice", path=env.get("PATH"))) is not None:
         command = [nice, "-n", "10", *command]
     said = await _run(

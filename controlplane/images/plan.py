@@ -26,6 +26,11 @@ REGISTRY_ROOTFS = "debian:trixie-slim"
 IMPORTED_ROOTFS = "perry/rootfs:trixie"
 
 
+TAILSCALE_TAGS = ("ts_omit_conn25",)
+"""Leaves out a feature of tailscale's that nobody here uses, and that races with itself (v1.102.5: conn25's hooks are
+set while the TUN device is being read). All that is built from that module has the same, and so is compiled once."""
+
+
 class GoBinary(msgspec.Struct, frozen=True, kw_only=True):
     """A program built on this machine and put beside the Dockerfile in the context.
 
@@ -37,6 +42,7 @@ class GoBinary(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     package: str
     own_source: bool = False
+    tags: tuple[str, ...] = ()
 
 
 class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +77,7 @@ IMAGES: tuple[ImagePlan, ...] = (
         name="sidecar",
         tag="perry/sidecar:latest",
         folder="sidecar",
-        binaries=(GoBinary(name="perry-sidecar", module="sidecar", package=".", own_source=True),),
+        binaries=(GoBinary(name="perry-sidecar", module="sidecar", package=".", own_source=True, tags=TAILSCALE_TAGS),),
     ),
     ImagePlan(
         name="headscale",
@@ -84,8 +90,8 @@ IMAGES: tuple[ImagePlan, ...] = (
         tag="perry/device:latest",
         folder="device",
         binaries=(
-            GoBinary(name="tailscale", module="sidecar", package="tailscale.com/cmd/tailscale"),
-            GoBinary(name="tailscaled", module="sidecar", package="tailscale.com/cmd/tailscaled"),
+            GoBinary(name="tailscale", module="sidecar", package="tailscale.com/cmd/tailscale", tags=TAILSCALE_TAGS),
+            GoBinary(name="tailscaled", module="sidecar", package="tailscale.com/cmd/tailscaled", tags=TAILSCALE_TAGS),
         ),
     ),
 )

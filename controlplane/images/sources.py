@@ -27,7 +27,7 @@ def context_files(checkout: Path, plan: ImagePlan, certificates: Mapping[str, by
     folder = checkout / "images" / plan.folder
     if not (folder / "Dockerfile").is_file():
         raise NotReady(f"{folder / 'Dockerfile'} is missing, so {plan.tag} cannot be built; is the checkout whole?")
-    files = [_source_file(path, folder) for path in _walk(folder)]
+    files = [_source_file(path, folder) for path in _walk(folder) if not _is_test(path)]
     for package in plan.packages:
         modules = sorted((checkout / package).rglob("*.py"))
         if not modules:
@@ -46,10 +46,14 @@ def binary_files(checkout: Path, binary: GoBinary) -> list[SourceFile]:
     if not (module / "go.mod").is_file():
         raise NotReady(f"{module / 'go.mod'} is missing, so {binary.name} cannot be built; is the checkout whole?")
     if binary.own_source:
-        paths = [path for path in _walk(module) if not path.name.endswith("_test.go")]
+        paths = [path for path in _walk(module) if not _is_test(path)]
     else:
         paths = [path for path in (module / "go.mod", module / "go.sum") if path.exists()]
     return [_source_file(path, checkout) for path in paths]
+
+
+def _is_test(path: Path) -> bool:
+    return path.name.endswith("_test.go")
 
 
 def wanted(checkout: Path, certificates: Mapping[str, bytes], plans: Iterable[ImagePlan]) -> dict[str, str]:
@@ -71,7 +75,7 @@ def _source(checkout: Path, plan: ImagePlan, certificates: Mapping[str, bytes], 
         architecture=platform.machine(),
         base=base if plan.on_base else "",
         recipe=[
-            *(f"go {binary.module} {binary.package}" for binary in plan.binaries),
+            *(f"go {binary.module} {binary.package} {','.join(binary.tags)}" for binary in plan.binaries),
             *([f"worker {worker}"] if plan.takes_worker else []),
         ],
     )

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from controlplane.images.plan import TAILSCALE_TAGS
 from tests.e2e.system import CHECKOUT, System, docker
 
 SIDECAR = "perry/sidecar:latest"
@@ -17,7 +18,8 @@ WORKSPACE = "perry/workspace-base:latest"
 def build_bare_node() -> Path:
     """The program that joins with tsnet and does nothing else."""
     target = CHECKOUT / ".build" / "bin" / "benchnode"
-    command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(target), "./benchnode"]
+    tags = ",".join(TAILSCALE_TAGS)
+    command = ["go", "build", "-trimpath", "-tags", tags, "-ldflags", "-s -w", "-o", str(target), "./benchnode"]
     subprocess.run(command, cwd=CHECKOUT / "sidecar", check=True, env={**os.environ, "CGO_ENABLED": "0"})
     return target
 
