@@ -17,6 +17,9 @@ KNOWN_LENGTH: Final = 8
 
 _EDGE = r"(?<![A-Za-z0-9_])"
 
+_START = r"(?<![A-Za-z0-9_-])"
+"""Where what follows has no bound: no part of it may be a beginning again, or each would look through all the rest."""
+
 
 class _Shape(msgspec.Struct, frozen=True):
     """The group ``keep`` stays; all else that is found is masked."""
@@ -31,7 +34,7 @@ def _token(keep: str, rest: str, *literals: str) -> _Shape:
 
 SHAPES: Final[Sequence[_Shape]] = (
     # OpenAI, Anthropic and who does likewise. A digit tells a key from a long name with dashes.
-    _token("sk-", r"(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"),
+    _Shape(("sk-",), re.compile(_START + r"(?P<keep>sk-)(?=[A-Za-z_-]{0,80}[0-9])[A-Za-z0-9_-]{20,}")),
     _token("gh[pousr]_", r"[A-Za-z0-9]{36,255}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     _token("github_pat_", r"[A-Za-z0-9_]{22,255}"),
     _token("gl(?:pat|dt|rt|cbt|ptt|agent)-", r"[A-Za-z0-9_.-]{20,}", "glpat-", "gldt-", "glrt-", "glcbt-", "glptt-"),
@@ -52,7 +55,9 @@ SHAPES: Final[Sequence[_Shape]] = (
     _token("tskey-", r"[a-z]{2,16}-[A-Za-z0-9-]{10,}"),
     _token(r"SG\.", r"[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}", "SG."),
     # A JSON Web Token: header and claims are JSON objects, whose base64 begins so.
-    _token("eyJ", r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+    _Shape(
+        ("eyJ",), re.compile(_START + r"(?P<keep>eyJ)[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+    ),
     _Shape(
         ("PRIVATE KEY",),
         re.compile(
@@ -63,7 +68,7 @@ SHAPES: Final[Sequence[_Shape]] = (
     ),
     _Shape(
         ("earer ", "EARER "),
-        re.compile(r"(?P<keep>(?i:bearer) +)(?:(?=[A-Za-z._~+/-]*[0-9])[A-Za-z0-9._~+/-]{16,}=*)"),
+        re.compile(r"(?P<keep>(?i:bearer) +)(?:(?=[A-Za-z._~+/-]{0,80}[0-9])[A-Za-z0-9._~+/-]{16,}=*)"),
     ),
     _Shape(
         ("uthorization", "UTHORIZATION"),

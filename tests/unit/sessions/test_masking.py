@@ -1,0 +1,98 @@
+"""Which secrets are taken out of what is indexed, and what is left alone."""
+
+import pytest
+
+from controlplane.sessions.masking import MASKED, Mask
+
+A = "A1b2C3d4E5f6G7h8I9j0" * 4
+SECRETS = [
+    ("sk-", f"sk-ant-api03-{A}"),
+    ("sk-", f"sk-proj-{A}"),
+    ("ghp_", f"ghp_{A[:36]}"),
+    ("ghs_", f"ghs_{A[:36]}"),
+    ("github_pat_", f"github_pat_{A}"),
+    ("glpat-", f"glpat-{A[:20]}"),
+    ("xoxb-", f"xoxb-123456789012-{A[:24]}"),
+    ("AKIA", "AKIAIOSFODNN7EXAMPLE"),
+    ("AIza", f"AIza{A[:35]}"),
+    ("hf_", f"hf_{A[:34]}"),
+    ("npm_", f"npm_{A[:36]}"),
+    ("sk_live_", f"sk_live_{A[:24]}"),
+    ("tskey-", f"tskey-auth-{A[:20]}"),
+    ("eyJ", f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.{A[:43]}"),
+    ("Bearer ", f"Bearer {A[:32]}"),
+]
+
+
+@pytest.mark.parametrize(("keep", "secret"), SECRETS)
+@pytest.mark.parametrize("around", ["{}", "a {} b", 'KEY="{}"', "url?k={}&x", "{}\n", '{{"k":"{}"}}', "({})."])
+def test_secrets_are_masked(keep: str, secret: str, around: str) -> None:
+    masked = Mask()(around.format(secret))
+    assert masked.startswith(around.partition("{}")[0].replace("{{", "{"))
+    assert keep + MASKED in masked
+    assert secret not in masked and A[:16] not in masked and "IOSFODNN7" not in masked
+
+
+@pytest.mark.parametrize(
+    "header", ["Authorization: Bearer hunter2", 'authorization":"Basic dXNlcjpwYXNz', "AUTHORIZATION: token abcdef"]
+)
+def test_headers(header: str) -> None:
+    masked = Mask()(f"curl -H '{header}' http://x")
+    assert MASKED in masked
+    assert "http://x" in masked
+    assert header.rpartition(" ")[2] not in masked
+
+
+def test_private_keys_as_they_stand_in_files_and_in_json() -> None:
+    for newline in ("\n", "\\n"):
+        key = newline.join(
+            ["-----BEGIN OPENSSH PRIVATE KEY-----", "b3BlbnNzaC1rZXk", "-----END OPENSSH PRIVATE KEY-----"]
+        )
+        masked = Mask()(f"before {key} after")
+        assert masked == f"before -----BEGIN OPENSSH PRIVATE KEY-----{MASKED} after"
+    # One that is cut off has no end.
+    assert "b3Blb" not in Mask()("-----BEGIN RSA PRIVATE KEY-----\nb3BlbnNz")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-learn is a library, and task-that-has-a-very-long-name-indeed is a task",
+        "the bearer of the ring came over the mountains",
+        "https://example.com/xoxo",
+        "-----BEGIN PUBLIC KEY----- is no secret",
+        "commit 3f786850e387550fdab836ed7e6dc881de23001b",
+        "AKIA is a prefix; SG. is another; eyJ begins a token",
+        "",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert Mask()(text) == text
+
+
+def test_what_perry_knows_is_masked_wherever_it_stands() -> None:
+    mask = Mask(["hunter2hunter2", "production", "p4ss", "first line of it 1\nsecond line of it 2"])
+    assert mask("x hunter2hunter2 y") == f"x {MASKED} y"
+    assert mask("in production with p4ss") == "in production with p4ss"
+    assert mask("| second line of it 2 |") == f"| {MASKED} |"
+
+
+def test_within_is_the_same_and_knows_what_to_look_for() -> None:
+    mask = Mask(["hunter2hunter2"])
+    texts = ["nothing", f"ghp_{A[:36]}", "hunter2hunter2", "-----BEGIN PRIVATE KEY-----x"]
+    narrow = mask.within(texts)
+    assert [narrow(text) for text in texts] == [mask(text) for text in texts]
+    assert len(narrow._shapes) == 2
+
+
+def test_no_text_takes_long() -> None:
+    """Texts that make a careless pattern try again and again; the time limit of the tests is what fails."""
+    for evil in (
+        "sk-" * 100_000,
+        "eyJ" * 100_000,
+        "xoxb-" * 60_000,
+        "-----BEGIN PRIVATE KEY-----" * 10_000,
+        "Bearer " * 40_000,
+    ):
+        Mask()(evil)
+        Mask()(evil + "a" * 200_000)
