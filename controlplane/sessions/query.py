@@ -36,7 +36,7 @@ def expression(query: str) -> str:
     """All words; ``"a phrase"``; a word with ``*`` at its end for a beginning. InvalidInput says what is wrong."""
     terms: list[str] = []
     for phrase, word in _PIECE.findall(query):
-        text = phrase or word
+        text = phrase or word.rstrip("*")
         if not any(map(_counts, text)):
             continue  # Punctuation alone is in no index.
         quoted = '"' + text.replace('"', '""').replace("\0", " ") + '"'
