@@ -63,7 +63,9 @@ class Bench:
 
     def floor(self) -> float:
         joining = self.system.call("tailnet.join")
-        return floors.two_containers_and_a_node(self.system, self.node, joining["key"], joining["controlUrl"])
+        took, made = floors.two_containers_and_a_node(self.system, self.node, joining["key"], joining["controlUrl"])
+        docker("rm", "-f", *made)
+        return took
 
     def floor_ten(self) -> float:
         joinings = [self.system.call("tailnet.join") for _ in range(TEN)]
@@ -74,9 +76,9 @@ class Bench:
                 for j in joinings
             ]
             concurrent.futures.wait(runs)
-        for run in runs:
-            run.result()
-        return time.monotonic() - began
+        took = time.monotonic() - began
+        docker("rm", "-f", *(name for run in runs for name in run.result()[1]))
+        return took
 
 
 def start(bench: Bench) -> list[Figure]:
