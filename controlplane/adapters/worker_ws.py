@@ -5,6 +5,7 @@ A worker may be whatever runs in a workspace under its port: it can send what it
 
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import get_args
@@ -14,6 +15,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from controlplane.adapters.reading_pace import ReadingPace
 from controlplane.errors import WorkerBroke, WorkerError, WorkerRefusesSecret, WorkerUnavailable
 from protocol.worker import (
     FRAME_LIMIT,
@@ -28,6 +30,7 @@ from protocol.worker import (
     Follow,
     FromWorker,
     Hello,
+    LookAtTask,
     Page,
     ReadOutcome,
     ReadSession,
@@ -38,11 +41,10 @@ from protocol.worker import (
     Result,
     SnapshotEnd,
     TaskLog,
+    TaskLook,
     TaskOutcome,
     WorkerStatus,
 )
-
-log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 5.0
 ANSWER_SECONDS = 150.0
@@ -61,6 +63,7 @@ ANSWERS: dict[type[Request], type[Result]] = {
     ReadStatus: WorkerStatus,
     ReadTaskLog: TaskLog,
     ReadOutcome: TaskOutcome,
+    LookAtTask: TaskLook,
 }
 """What other requests are answered with is Done."""
 
@@ -141,6 +144,7 @@ class WebSocketLink:
         self._asked: dict[int, Callable[[Result | WorkerError], None]] = {}
         self._turns = anyio.Semaphore(ASKED_AT_ONCE)
         self._end: WorkerError | None = None
+        self._pace = ReadingPace(time.monotonic())
         self._seq = 0
         self._told = 0
         self._whole = False
@@ -210,7 +214,9 @@ class WebSocketLink:
         """Take in what comes, until the stream ends or what comes is out of bounds."""
         try:
             async for frame in self._connection:
-                await self._receive(frame)
+                if not await self._receive(frame) and (wait := self._pace.take(time.monotonic(), len(frame))) > 0:
+                    # The worker waits too: nobody reads what it sends.
+                    await anyio.sleep(wait)
             self._finish(WorkerUnavailable("The worker ended the stream."))
         except (ConnectionClosed, OSError) as exc:
             too_big = isinstance(exc, ConnectionClosed) and exc.sent is not None and exc.sent.code in (1007, 1009)
@@ -229,16 +235,17 @@ class WebSocketLink:
             for take in list(self._asked.values()):
                 take(_again(end))
 
-    async def _receive(self, frame: str | bytes) -> None:
+    async def _receive(self, frame: str | bytes) -> bool:
+        """Whether it is what was asked for."""
         try:
             said = self._decoder.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            self._pass_over(frame, exc)
-            return
+            return self._pass_over(frame, exc)
         if isinstance(said, Answer):
-            if (take := self._asked.pop(said.id, None)) is not None:
+            take = self._asked.pop(said.id, None)
+            if take is not None:
                 take(said.result)
-            return
+            return take is not None
         if isinstance(said, Hello):
             raise WorkerBroke("The worker said hello twice.")
         if not self._seq <= said.seq < 1 << 53:
@@ -252,18 +259,22 @@ class WebSocketLink:
         elif isinstance(said, SnapshotEnd):
             raise WorkerBroke("The worker ended a snapshot that there was not.")
         await self._put.send(said)
+        return False
 
-    def _pass_over(self, frame: str | bytes, why: Exception) -> None:
+    def _pass_over(self, frame: str | bytes, why: Exception) -> bool:
         """What a newer worker adds is passed over. An answer that is none fails its question, all else the stream."""
         try:
             unread = self._unread.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise WorkerBroke(f"The worker sent what is no frame ({why}).") from None
-        if unread.type == "answer" and unread.id is not None:
-            if (take := self._asked.pop(unread.id, None)) is not None:
-                take(WorkerBroke(f"The worker's answer cannot be read ({why})."))
-        elif unread.type in KNOWN:
-            raise WorkerBroke(f"The worker sent what is no {unread.type} ({why}).")
+        if unread.type != "answer" or unread.id is None:
+            if unread.type in KNOWN:
+                raise WorkerBroke(f"The worker sent what is no {unread.type} ({why}).")
+            return False
+        take = self._asked.pop(unread.id, None)
+        if take is not None:
+            take(WorkerBroke(f"The worker's answer cannot be read ({why})."))
+        return take is not None
 
 
 def _checked(request: Request, answer: Result | WorkerError) -> Result:
@@ -285,6 +296,4 @@ def _why(exc: BaseException) -> str:
     if isinstance(exc, ConnectionClosed):
         closed = exc.rcvd or exc.sent
         return f"code {closed.code} {closed.reason[:100]}".strip() if closed else "it is gone"
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
-    return str(exc)[:200] or type(exc).__name__
+    return getattr(exc, "strerror", None) or str(exc)[:200] or type(exc).__name__

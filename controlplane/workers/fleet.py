@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 
 from controlplane.errors import PerryError, WorkerBroke, WorkerRefusesSecret, WorkerUnavailable
 from controlplane.ports import WorkerFollower, WorkerLink, Workers
-from controlplane.workers.pace import BROKEN_PAUSE, Allowance, pause
+from controlplane.workers.pace import BROKEN_PAUSE, pause
 from protocol.worker import Event, SnapshotEnd
 
 log = logging.getLogger(__name__)
@@ -208,16 +208,12 @@ class Fleet:
 
     async def _hear(self, workspace: str, place: Place, link: WorkerLink) -> None:
         whole = link.hello.resumed
-        allowance = Allowance(time.monotonic())
         async for event in link.events():
             self._pass_on(workspace, event)
             whole = whole or isinstance(event, SnapshotEnd)
             if whole:
                 place.epoch, place.after = link.hello.epoch, event.seq
                 self._heard[workspace] = (link.hello.epoch, event.seq)
-            if (seconds := allowance.take(time.monotonic())) > 0:
-                # It waits as well: nobody reads what it sends.
-                await anyio.sleep(seconds)
 
     def _pass_on(self, workspace: str, event: Event) -> None:
         self._tell(lambda follower: follower.told(workspace, event))

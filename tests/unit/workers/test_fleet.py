@@ -8,11 +8,13 @@ import pytest
 from anyio.abc import TaskGroup
 from websockets.asyncio.server import ServerConnection
 
+from controlplane.adapters import worker_ws
+from controlplane.adapters.reading_pace import LEAST, ReadingPace
 from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.errors import NotReady, WorkerUnavailable
 from controlplane.workers import fleet as fleets
 from controlplane.workers.fleet import Fleet
-from controlplane.workers.pace import Allowance, pause
+from controlplane.workers.pace import pause
 from protocol.worker import ReadSession
 from tests.unit.worker.shelf import SECRET, Served, Shelf
 from tests.unit.workers.heard import Heard, at, until
@@ -163,7 +165,7 @@ async def test_one_that_breaks_the_rules_is_named_and_left_alone_for_a_while(cas
 
 
 async def test_one_that_talks_too_much_is_read_slowly(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleets, "Allowance", lambda now: Allowance(now, rate=50, burst=5))
+    monkeypatch.setattr(worker_ws, "ReadingPace", lambda now: ReadingPace(now, rate=50 << 10, burst=5 << 10))
     told = 0
 
     async def talk(connection: ServerConnection) -> None:
@@ -184,6 +186,26 @@ async def test_one_that_talks_too_much_is_read_slowly(case: Case, monkeypatch: p
         case.shelf.put("a", "1")
         await until(lambda: case.heard.marks["alpha"] == {"a": "1"}, 5)
         assert len(case.heard.marks["beta"]) < 200
+        case.fleet.detach("beta")
+
+
+async def test_one_that_floods_with_what_nobody_knows_is_read_slowly_too(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_ws, "ReadingPace", lambda now: ReadingPace(now, rate=10 << 20, burst=1 << 20))
+    sent = 0
+
+    async def flood(connection: ServerConnection) -> None:
+        nonlocal sent
+        await connection.send(HELLO)
+        while True:
+            sent += 1
+            await connection.send('{"type":"weather","is":"' + "x" * (1 << 20) + '"}')
+
+    async with hostile(flood) as address:
+        case.fleet.follow("beta", address)
+        await anyio.sleep(0.5)
+        assert 0 < sent < 30
         case.fleet.detach("beta")
 
 
@@ -213,9 +235,10 @@ def test_waiting_grows_and_has_a_bound() -> None:
     assert pauses == sorted(pauses) and pauses[0] == 0.05 and pauses[-1] == 10
 
 
-def test_an_allowance_fills_up_again_and_no_further() -> None:
-    allowance = Allowance(0, rate=10, burst=3)
-    assert [allowance.take(0) for _ in range(3)] == [0, 0, 0]
-    assert allowance.take(0) == pytest.approx(0.1)
-    assert allowance.take(1000) == 0
-    assert [allowance.take(1000) > 0 for _ in range(3)] == [False, False, True]
+def test_what_may_be_read_at_once_fills_up_again_and_no_further() -> None:
+    pace = ReadingPace(0, rate=LEAST * 10, burst=LEAST * 3)
+    assert [pace.take(0, 1) for _ in range(3)] == [0, 0, 0]
+    assert pace.take(0, 1) == pytest.approx(0.1)
+    assert pace.take(1000, LEAST) == 0
+    assert [pace.take(1000, LEAST) > 0 for _ in range(3)] == [False, False, True]
+    assert pace.take(2000, LEAST * 13) == pytest.approx(1)
