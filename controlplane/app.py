@@ -40,6 +40,7 @@ from controlplane.system.service import Agent
 from controlplane.tailnet import routes as tailnet
 from controlplane.tailnet.service import TailnetService
 from controlplane.tasks import routes as tasks
+from controlplane.tasks.fallback import Fallback
 from controlplane.tasks.service import TaskService
 from controlplane.wake import routes as wake
 from controlplane.wake.service import WakeService
@@ -58,6 +59,7 @@ GROUPS: tuple[Group[Any], ...] = (
     credentials.secrets,
     cron.group,
     tasks.group,
+    tasks.fallback,
     wake.group,
 )
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
@@ -79,6 +81,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     session_changes: Changes
     cron: Cron
     tasks: TaskService
+    fallback: Fallback
     wakes: WakeService
     uploads: UploadFolder
     tokens: Tokens
@@ -106,6 +109,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *credentials.secrets.bind(self.secrets),
             *cron.group.bind(self.cron),
             *tasks.group.bind(self.tasks),
+            *tasks.fallback.bind(self.fallback),
             *wake.group.bind(self.wakes),
             *auth.group.bind(auth.Nothing()),
         ]

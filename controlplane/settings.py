@@ -118,6 +118,10 @@ class TaskSettings(Section, frozen=True):
     """How many may be at work at once; the others wait for their turn."""
     per_workspace: Annotated[int, msgspec.Meta(ge=1)] = 5
     """How many of them in one workspace."""
+    fallback: Annotated[float, msgspec.Meta(ge=0)] = 1200
+    """After how many seconds, and every so many, Perry looks for itself where nobody told of an end; 0 never does."""
+    stall: Annotated[float, msgspec.Meta(ge=60)] = 600
+    """For how many seconds nothing has to move in a task before it has stalled."""
 
 
 class WakeSettings(Section, frozen=True):

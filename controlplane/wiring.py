@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,8 @@ from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
 from controlplane.tasks.dispatcher import Dispatcher
+from controlplane.tasks.fallback import Fallback
+from controlplane.tasks.looking import Looker
 from controlplane.tasks.service import News, TaskService
 from controlplane.tasks.signals import Signals
 from controlplane.tasks.store import Store as TaskStore
@@ -287,6 +290,14 @@ class Core:
             per_workspace=settings.tasks.per_workspace,
             announce=self.bus.task_changed,
         )
+        self.fallback = Fallback(
+            task_store,
+            Looker(self.fleet.link, sessions),
+            self.wakes,
+            self.dispatcher.changed,
+            every=timedelta(seconds=settings.tasks.fallback),
+            stall=timedelta(seconds=settings.tasks.stall),
+        )
         self.signals = Signals(self.wakes, wanted=settings.wake.sessions, of_task=task_store.works_in)
         self.fleet.register(self.dispatcher)
         self.fleet.register(self.signals)
@@ -333,6 +344,7 @@ class Core:
             session_changes=session_changes,
             cron=Cron(cron_store, self.scheduler, clock),
             tasks=TaskService(task_store, self.workspaces, self.fleet.link, self.dispatcher, task_news),
+            fallback=self.fallback,
             wakes=self.wakes,
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
@@ -417,6 +429,7 @@ class Core:
                 tasks.start_soon(self._let_go_of_sessions)
                 tasks.start_soon(self.wakes.run)
                 tasks.start_soon(self.dispatcher.run)
+                tasks.start_soon(self.fallback.run)
                 tasks.start_soon(self.scheduler.run)
                 tasks.start_soon(watch_for_ever, self.credentials)
                 tasks.start_soon(self.gateway.run, self.reconciler.looked)

@@ -66,7 +66,8 @@ class DispatchTask(Wire, frozen=True, forbid_unknown_fields=True):
     ``create`` makes the workspace where it is missing, with ``clone`` as ``workspaces.start`` takes it; ``branch`` is
     what the work is done on, and made where the repository has none of that name. ``start`` starts a workspace that is
     stopped. ``timeout`` is in seconds, from the task's start. ``key`` makes it safe to ask twice: the same key is the
-    same task.
+    same task. ``fallback`` is after how many seconds (and every so many) the control plane looks for itself where
+    nobody told of an end; 0 never does, and absent is as configured.
     """
 
     workspace: WorkspaceName
@@ -81,6 +82,7 @@ class DispatchTask(Wire, frozen=True, forbid_unknown_fields=True):
     clone: str | None = None
     origin: str | None = None
     branch: str | None = None
+    fallback: Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)] | None = None
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
@@ -147,6 +149,25 @@ class TaskLogs(Wire, frozen=True):
     next: int
     size: int
     ended: bool
+
+
+class CheckTask(Wire, frozen=True, forbid_unknown_fields=True):
+    """Look for yourself, now: at a task, or at the latest session of a workspace."""
+
+    id: TaskId | None = None
+    workspace: WorkspaceName | None = None
+
+
+class Checked(Wire, frozen=True):
+    """What a look concludes: ``working``, ``waiting``, ``stalled``, ``failed``, ``finished silently``,
+    ``unreachable``, ``told``. ``text`` is a paragraph, ``commands`` are for looking further, ``quiet`` is for how many
+    seconds nothing has moved."""
+
+    conclusion: str
+    text: str
+    commands: list[str]
+    quiet: float
+    task: Task | None = None
 
 
 class WaitForTasks(Wire, frozen=True, forbid_unknown_fields=True):

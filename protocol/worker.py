@@ -126,6 +126,12 @@ class ReadOutcome(Wire, frozen=True, tag="readOutcome", tag_field="kind"):
     id: str
 
 
+class LookAtTask(Wire, frozen=True, tag="lookAtTask", tag_field="kind"):
+    """How a task looks now; without an id, how the project does. → :class:`TaskLook`."""
+
+    id: str | None = None
+
+
 class TakeWakes(Wire, frozen=True, tag="takeWakes", tag_field="kind"):
     """These wakes are in the outbox, for good: the spool may forget them. → :class:`Done`."""
 
@@ -148,6 +154,7 @@ Request = (
     | ForgetTask
     | ReadTaskLog
     | ReadOutcome
+    | LookAtTask
     | TakeWakes
     | TakeSignals
 )
@@ -326,6 +333,21 @@ class TaskOutcome(Wire, frozen=True, tag="taskOutcome", tag_field="kind"):
     unknown: str | None = None
 
 
+class TaskLook(Wire, frozen=True, tag="taskLook", tag_field="kind"):
+    """One look. ``processes``, of which ``stopped`` were stopped by a signal, have used ``cpu`` seconds in all; they
+    are None where there is no task. ``log_tail`` are its last lines. ``commits`` counts those since the task began,
+    ``changed`` the files that are in no commit; None where the project is no repository."""
+
+    processes: int | None = None
+    stopped: int = 0
+    cpu: float = 0.0
+    log_size: int | None = None
+    log_tail: str = ""
+    last: Commit | None = None
+    commits: int | None = None
+    changed: int | None = None
+
+
 class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
     """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session or task), ``noAgent``,
     ``failed``."""
@@ -334,7 +356,7 @@ class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
     message: str
 
 
-Result = Page | Done | WorkerStatus | TaskLog | TaskOutcome | Refused
+Result = Page | Done | WorkerStatus | TaskLog | TaskOutcome | TaskLook | Refused
 
 
 class Answer(Wire, frozen=True, tag="answer", tag_field="type"):

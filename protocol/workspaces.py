@@ -152,7 +152,8 @@ class StartWorkspace(Wire, frozen=True):
     ``clone`` is a URL, or ``upload:<id>`` for a git bundle that was sent to ``PUT /uploads/<id>`` before; ``origin`` is
     then the URL that the clone's remote gets. ``new_branch`` is the branch to work on, made where the repository has
     none of that name. ``no_clone`` takes back a repository that has not come yet. What is absent keeps its value of
-    before, or gets the configured default. ``memory`` is bytes. ``wait`` false returns at once, with the start going on.
+    before, or gets the configured default. ``memory`` is bytes. ``wait`` false returns at once, with the start going
+    on.
     """
 
     name: WorkspaceName

@@ -736,6 +736,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/tasks/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Look now at a task, or at a workspace's latest session, and say what it comes to. */
+        post: operations["tasks.check"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rpc/wakes/list": {
         parameters: {
             query?: never;
@@ -1072,6 +1089,30 @@ export interface components {
             detail?: string | null;
         };
         /**
+         * CheckTask
+         * @description Look for yourself, now: at a task, or at the latest session of a workspace.
+         */
+        CheckTask: {
+            /** @default null */
+            id?: string | null;
+            /** @default null */
+            workspace?: string | null;
+        };
+        /**
+         * Checked
+         * @description What a look concludes: ``working``, ``waiting``, ``stalled``, ``failed``, ``finished silently``,
+         *     ``unreachable``, ``told``. ``text`` is a paragraph, ``commands`` are for looking further, ``quiet`` is for how many
+         *     seconds nothing has moved.
+         */
+        Checked: {
+            conclusion: string;
+            text: string;
+            commands: string[];
+            quiet: number;
+            /** @default null */
+            task?: components["schemas"]["Task"] | null;
+        };
+        /**
          * CloneWorkspace
          * @description Input of ``workspaces.clone``: a copy of the workspace ``name``, to be called ``new``.
          *
@@ -1151,7 +1192,8 @@ export interface components {
          *     ``create`` makes the workspace where it is missing, with ``clone`` as ``workspaces.start`` takes it; ``branch`` is
          *     what the work is done on, and made where the repository has none of that name. ``start`` starts a workspace that is
          *     stopped. ``timeout`` is in seconds, from the task's start. ``key`` makes it safe to ask twice: the same key is the
-         *     same task.
+         *     same task. ``fallback`` is after how many seconds (and every so many) the control plane looks for itself where
+         *     nobody told of an end; 0 never does, and absent is as configured.
          */
         DispatchTask: {
             workspace: string;
@@ -1176,6 +1218,8 @@ export interface components {
             origin?: string | null;
             /** @default null */
             branch?: string | null;
+            /** @default null */
+            fallback?: number | null;
             /** @default null */
             key?: string | null;
         };
@@ -1856,7 +1900,8 @@ export interface components {
          *     ``clone`` is a URL, or ``upload:<id>`` for a git bundle that was sent to ``PUT /uploads/<id>`` before; ``origin`` is
          *     then the URL that the clone's remote gets. ``new_branch`` is the branch to work on, made where the repository has
          *     none of that name. ``no_clone`` takes back a repository that has not come yet. What is absent keeps its value of
-         *     before, or gets the configured default. ``memory`` is bytes. ``wait`` false returns at once, with the start going on.
+         *     before, or gets the configured default. ``memory`` is bytes. ``wait`` false returns at once, with the start going
+         *     on.
          */
         StartWorkspace: {
             name: string;
@@ -3766,6 +3811,35 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["TaskResult"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "tasks.check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["CheckTask"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Checked"];
                     };
                 };
             };

@@ -1,8 +1,11 @@
 """The procedures of tasks."""
 
 from controlplane.procedures import Group
+from controlplane.tasks.fallback import Fallback
 from controlplane.tasks.service import TaskService
 from protocol.tasks import (
+    Checked,
+    CheckTask,
     DispatchTask,
     ListTasks,
     ReadTaskLogs,
@@ -16,6 +19,7 @@ from protocol.tasks import (
 )
 
 group = Group("tasks", TaskService)
+fallback = Group("tasks", Fallback)
 
 
 @group.procedure("dispatch")
@@ -52,6 +56,12 @@ async def wait(tasks: TaskService, wanted: WaitForTasks) -> Waited:
 async def cancel(tasks: TaskService, wanted: TaskRef) -> Task:
     """End a task. What has ended stays as it is."""
     return await tasks.cancel(wanted.id)
+
+
+@fallback.procedure("check")
+async def check(fallback: Fallback, wanted: CheckTask) -> Checked:
+    """Look now at a task, or at a workspace's latest session, and say what it comes to."""
+    return await fallback.check(wanted)
 
 
 @group.procedure("result")

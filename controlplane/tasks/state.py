@@ -41,6 +41,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     clone: str | None = None
     origin: str | None = None
     branch: str | None = None
+    fallback: float | None = None
 
 
 def wishes(wanted: DispatchTask) -> Wishes:
@@ -55,6 +56,7 @@ def wishes(wanted: DispatchTask) -> Wishes:
         clone=wanted.clone,
         origin=wanted.origin,
         branch=wanted.branch,
+        fallback=wanted.fallback,
     )
 
 
@@ -78,6 +80,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     wake_id: str | None = None
     outcome: TaskOutcome | None = None
     removal: str | None = None
+    stalls: int = 0
+    """How often nothing moved in it for too long."""
+    checks: int = 0
+    """How many of its fallback checks were due by now, and are done."""
     settled: bool = False
 
     @property

@@ -13,7 +13,7 @@ from protocol.worker import TaskOutcome
 
 _COLUMNS = (
     "number, id, workspace, request, substr(text, 1, ?) AS text, state, created, started, ended, exit_code, reason, "
-    "session_id, last_message, waits, wake_id, outcome, removal, settled"
+    "session_id, last_message, waits, wake_id, outcome, removal, stalls, checks, settled"
 )
 
 
@@ -71,6 +71,8 @@ class Store:
             "wake_id": record.wake_id,
             "outcome": msgspec.json.encode(record.outcome).decode() if record.outcome else None,
             "removal": record.removal,
+            "stalls": record.stalls,
+            "checks": record.checks,
             "settled": int(record.settled),
         }
         sets = ", ".join(f"{name} = ?" for name in values)
@@ -100,6 +102,8 @@ def _record(row: sqlite3.Row) -> Record:
         wake_id=row["wake_id"],
         outcome=msgspec.json.decode(row["outcome"], type=TaskOutcome) if row["outcome"] else None,
         removal=row["removal"],
+        stalls=row["stalls"],
+        checks=row["checks"],
         settled=bool(row["settled"]),
     )
 

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -33,6 +34,8 @@ from controlplane.system.server import listen, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService
 from controlplane.tasks.dispatcher import Dispatcher
+from controlplane.tasks.fallback import Fallback
+from controlplane.tasks.looking import Looker
 from controlplane.tasks.service import News, TaskService
 from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
@@ -91,6 +94,7 @@ class Surface:
         dispatcher = Dispatcher(
             task_store, self.workspaces, wakes, news, parallel=1, per_workspace=1, announce=self.bus.task_changed
         )
+        sessions = Sessions(sessions_database, self.session_changes, self.session_follower, self._exists)
         self.services = Services(
             loaded=load(folder, {"PERRY_PORT": "7000"}),
             workspaces=self.workspaces,
@@ -111,8 +115,16 @@ class Surface:
                 workers=FakeWorkerKeeper(),
             ),
             secrets=self.secrets,
-            sessions=Sessions(sessions_database, self.session_changes, self.session_follower, self._exists),
+            sessions=sessions,
             session_changes=self.session_changes,
+            fallback=Fallback(
+                task_store,
+                Looker(_no_worker, sessions),
+                wakes,
+                dispatcher.changed,
+                every=timedelta(minutes=20),
+                stall=timedelta(minutes=10),
+            ),
             tasks=TaskService(task_store, self.workspaces, _no_worker, dispatcher, news),
             wakes=wakes,
             cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),

@@ -53,6 +53,21 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         return TaskOutcome(last_message=last_message, unknown=f"git could not say what was left: {exc}")
 
 
+def standing(folder: str, base: str | None) -> tuple[Commit | None, int | None, int | None]:
+    """The last commit, how many there are since ``base``, and how many files are in none; None where git cannot say."""
+    if not Path(folder, ".git").exists():
+        return None, None, None
+    try:
+        changed = len(_git(folder, "status", "--porcelain").splitlines())
+        if (now := head(folder)) is None:
+            return None, 0, changed
+        id_, _, subject = _git(folder, "log", "-1", "--format=%H %s").strip().partition(" ")
+        commits = int(_git(folder, "rev-list", "--count", f"{base}..HEAD")) if base not in (None, now) else 0
+        return Commit(id=id_, subject=subject[:500]), commits, changed
+    except (_Failed, ValueError):
+        return None, None, None
+
+
 def _git(folder: str, *arguments: str) -> str:
     try:
         ran = subprocess.run([*GIT, "-C", folder, *arguments], capture_output=True, timeout=SECONDS, check=False)

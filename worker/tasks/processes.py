@@ -5,7 +5,7 @@ import ctypes
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,19 @@ def adopt_orphans() -> None:
     """Be the parent of what processes below leave behind, so that it can be found and ended."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def usage(pids: Iterable[int]) -> tuple[int, int, float]:
+    """How many of these and all below them there are, how many of them a signal has stopped, and their CPU seconds,
+    those of children that have ended included."""
+    count, stopped, ticks = 0, 0, 0
+    for pid in {each for parent in pids for each in (parent, *descendants(parent))}:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            count += fields[0] != "Z"
+            stopped += fields[0] in ("T", "t")
+            ticks += sum(int(field) for field in fields[11:15])
+    return count, stopped, ticks / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:

@@ -122,6 +122,8 @@ class Server:
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.problem: str | None = None
+        self.pids: list[int] = []
+        """Of the server, while it runs."""
         self._wanted = asyncio.Event()
 
     def want(self) -> None:
@@ -168,6 +170,7 @@ class Server:
             env=environment,
             start_new_session=True,
         )
+        self.pids = [process.pid]
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._until_it_answers(process)
@@ -176,6 +179,7 @@ class Server:
         except TimeoutError as exc:
             raise Unusable(f"OpenCode's server did not answer within {READY_SECONDS:g} s.") from exc
         finally:
+            self.pids = []
             await _end(process)
 
     async def _until_it_answers(self, process: Process) -> None:

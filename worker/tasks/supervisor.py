@@ -21,16 +21,18 @@ from protocol.worker import (
     CancelTask,
     Done,
     ForgetTask,
+    LookAtTask,
     ReadOutcome,
     ReadTaskLog,
     Request,
     StartTask,
     TaskLog,
+    TaskLook,
     TaskOutcome,
     TaskSeen,
 )
 from worker.ports import UNNUMBERED, Handler, RequestRefused, Told
-from worker.tasks import agents, outcome, processes, record
+from worker.tasks import agents, look, outcome, processes, record
 from worker.tasks.record import State
 from worker.tasks.server import Server
 
@@ -134,6 +136,7 @@ class Tasks:
             ForgetTask: self.forget,
             ReadTaskLog: self.read_log,
             ReadOutcome: self.outcome,
+            LookAtTask: self.look_at,
         }
 
     async def start(self, request: StartTask) -> Done:
@@ -229,6 +232,17 @@ class Tasks:
         state, spec = record.read_state(folder), record.read_spec(folder)
         base, message = (state.base, state.last_message) if state is not None else (None, None)
         return await asyncio.to_thread(outcome.outcome, spec.folder, base, message)
+
+    async def look_at(self, request: LookAtTask) -> TaskLook:
+        """How it looks now."""
+        if request.id is None:
+            return await asyncio.to_thread(look.look, str(self._project), None, None, None)
+        folder = self._must_exist(request.id)
+        state, spec = record.read_state(folder), record.read_spec(folder)
+        pids = [] if state is None or processes.started(state.pid) != state.pid_started else [state.pid]
+        if spec.agent == "opencode" and pids:
+            pids += self._server.pids
+        return await asyncio.to_thread(look.look, spec.folder, state, folder / record.LOG, pids)
 
     def _must_exist(self, id_: str) -> Path:
         folder = self._folder / id_

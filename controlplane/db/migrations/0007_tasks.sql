@@ -18,6 +18,8 @@ CREATE TABLE tasks (
     wake_id TEXT,
     outcome TEXT,
     removal TEXT,
+    stalls INTEGER NOT NULL DEFAULT 0,
+    checks INTEGER NOT NULL DEFAULT 0,
     settled INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 

@@ -1,0 +1,227 @@
+"""Looking where nobody tells: stalls found, fallbacks that wake once, and what a person is told now."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.errors import InvalidInput, NotFound, PerryError
+from controlplane.tasks.fallback import Fallback
+from controlplane.tasks.looking import Looker
+from protocol.sessions import (
+    ListMessages,
+    ListSessions,
+    Message,
+    MessageRole,
+    Messages,
+    SessionInfo,
+    SessionRef,
+    SessionStatus,
+    Text,
+)
+from protocol.sessions import Sessions as SessionsPage
+from protocol.tasks import CheckTask, Commit, Task, TaskState
+from protocol.worker import LookAtTask, Request, Result, TaskLook
+from tests.unit.tasks.conftest import FakeLink, Scene
+
+BEGAN = datetime.now(UTC)
+
+
+class FakeSessions:
+    """One session at most."""
+
+    def __init__(self) -> None:
+        self.info: SessionInfo | None = None
+        self.said = "I am at it."
+
+    def _must(self) -> SessionInfo:
+        if self.info is None:
+            raise NotFound("There is no such session.")
+        return self.info
+
+    async def get(self, wanted: SessionRef) -> SessionInfo:
+        return self._must()
+
+    async def messages(self, wanted: ListMessages) -> Messages:
+        message = Message(ordinal=1, id="1", role=MessageRole.ASSISTANT, blocks=[Text(text=self.said)])
+        return Messages(items=[message], more_before=False, more_after=False)
+
+    async def list_(self, wanted: ListSessions) -> SessionsPage:
+        return SessionsPage(items=[] if self.info is None else [self.info])
+
+
+class Watch:
+    """A task under way, and a clock that the test sets."""
+
+    def __init__(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scene = scene
+        self.sessions = FakeSessions()
+        self.look = TaskLook(processes=2, cpu=1.0, log_size=10, log_tail="…", commits=0, changed=0)
+        self.now = BEGAN
+        scene_ask = FakeLink.ask
+
+        async def ask(link: FakeLink, request: Request) -> Result:
+            if isinstance(request, LookAtTask) and not link.gone:
+                return self.look
+            return await scene_ask(link, request)
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+                return self.now
+
+        monkeypatch.setattr(FakeLink, "ask", ask)
+        monkeypatch.setattr("controlplane.tasks.looking.datetime", Clock)
+        self.fallback = Fallback(
+            scene.store,
+            Looker(scene.workers.link, self.sessions),
+            scene.waker,
+            scene.dispatcher.changed,
+            every=timedelta(minutes=20),
+            stall=timedelta(minutes=10),
+            now=lambda: self.now,
+        )
+
+    async def begin(self, **wishes: Any) -> Task:
+        self.worker = self.scene.running("alpha")
+        async with self.scene.at_work():
+            task = await self.scene.dispatch(**wishes)
+            await self.scene.until(task.id, TaskState.RUNNING)
+        return task
+
+    async def after(self, minutes: float) -> None:
+        self.now = BEGAN + timedelta(minutes=minutes)
+        await self.fallback.look_at_all()
+
+    def state(self, task: Task) -> TaskState:
+        record = self.scene.store.get(task.id)
+        assert record is not None
+        return record.state
+
+
+@pytest.fixture
+def watch(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(scene, monkeypatch)
+
+
+async def test_a_stall_is_found_told_once_and_over_when_it_moves(watch: Watch) -> None:
+    task = await watch.begin()
+    await watch.after(0.5)
+    await watch.after(10)
+    assert watch.state(task) is TaskState.RUNNING
+    await watch.after(10.6)
+    assert watch.state(task) is TaskState.STALLED
+    await watch.after(11)
+    await watch.after(21)
+    (id_,) = watch.scene.waker.wakes
+    assert id_ == f"{task.id}-stalled-1"
+    assert (
+        "has stalled" in watch.scene.waker.wakes[id_] and f"perry tasks logs {task.id}" in watch.scene.waker.wakes[id_]
+    )
+    watch.look = TaskLook(processes=2, cpu=1.0, log_size=99, commits=0, changed=0)
+    await watch.after(21.5)
+    assert watch.state(task) is TaskState.RUNNING
+    await watch.after(32)
+    assert list(watch.scene.waker.wakes) == [f"{task.id}-stalled-1", f"{task.id}-stalled-2"]
+
+
+async def test_what_is_stopped_is_said_so(watch: Watch) -> None:
+    task = await watch.begin()
+    watch.look = TaskLook(processes=2, stopped=2, cpu=1.0, log_size=10, commits=0, changed=0)
+    await watch.after(0.5)
+    await watch.after(11)
+    assert "kill -STOP" in watch.scene.waker.wakes[f"{task.id}-stalled-1"]
+    checked = await watch.fallback.check(CheckTask(id=task.id))
+    assert checked.conclusion == "stalled" and checked.task is not None and checked.quiet > 600
+
+
+async def test_an_agent_that_finished_silently_is_told_of_when_the_fallback_is_due(watch: Watch) -> None:
+    task = await watch.begin(agent="opencode")
+    record = watch.scene.store.get(task.id)
+    assert record is not None
+    watch.look = TaskLook(
+        processes=1, cpu=1.0, log_size=10, last=Commit(id="abcdef1", subject="Fix it"), commits=1, changed=0
+    )
+    await watch.after(0.5)
+    watch.look = TaskLook(processes=0, cpu=1.0, log_size=10, last=watch.look.last, commits=1, changed=0)
+    await watch.after(19)
+    assert watch.scene.waker.wakes == {}
+    await watch.after(20.1)
+    (text,) = watch.scene.waker.wakes.values()
+    assert "finished and told nobody" in text and "abcdef1 “Fix it”" in text
+    await watch.after(41)
+    assert len(watch.scene.waker.wakes) == 1
+
+
+async def test_what_works_wakes_nobody(watch: Watch) -> None:
+    task = await watch.begin()
+    for minutes in range(1, 100, 3):
+        watch.look = TaskLook(processes=2, cpu=float(minutes * 30), log_size=10, commits=0, changed=0)
+        await watch.after(minutes)
+    assert watch.scene.waker.wakes == {} and watch.state(task) is TaskState.RUNNING
+    record = watch.scene.store.get(task.id)
+    assert record is not None and record.checks == 4
+
+
+@pytest.mark.parametrize("wishes", [{"wake": "none"}, {"fallback": 0.0}])
+async def test_no_fallback_where_none_is_wished(watch: Watch, wishes: dict[str, object]) -> None:
+    from protocol.tasks import WakeWhen
+
+    given = {"wake": WakeWhen.NONE} if "wake" in wishes else wishes
+    await watch.begin(**given)
+    watch.worker.gone = True
+    for minutes in (1, 21, 41):
+        await watch.after(minutes)
+    assert watch.scene.waker.wakes == {}
+
+
+async def test_a_workspace_that_cannot_be_reached(watch: Watch) -> None:
+    task = await watch.begin(fallback=60.0)
+    watch.scene.workers.detach("alpha")
+    await watch.after(1.1)
+    await watch.after(2.1)
+    (text,) = watch.scene.waker.wakes.values()
+    assert "cannot be looked at" in text and "perry start alpha" in text
+    assert watch.state(task) is TaskState.RUNNING
+
+
+async def test_missed_fallbacks_are_one(watch: Watch) -> None:
+    task = await watch.begin()
+    watch.look = TaskLook(processes=0, cpu=0.0, commits=1, changed=0)
+    await watch.after(501)
+    assert list(watch.scene.waker.wakes) == [f"{task.id}-fallback-25"]
+
+
+async def test_a_look_at_a_workspace(watch: Watch) -> None:
+    await watch.begin()
+    with pytest.raises(NotFound, match="perry sessions list"):
+        await watch.fallback.check(CheckTask(workspace="alpha"))
+    watch.sessions.info = SessionInfo(
+        workspace="alpha",
+        agent="claude",
+        session_id="s1",
+        title="t",
+        status=SessionStatus.WAITING,
+        message_count=3,
+        last_activity=BEGAN,
+        live=True,
+    )
+    checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+    assert checked.conclusion == "waiting" and "claude in alpha" in checked.text
+
+
+async def test_what_cannot_be_checked(watch: Watch) -> None:
+    for wanted in (CheckTask(), CheckTask(id="t-000000000000", workspace="alpha")):
+        with pytest.raises(InvalidInput):
+            await watch.fallback.check(wanted)
+    with pytest.raises(PerryError, match="perry tasks list"):
+        await watch.fallback.check(CheckTask(id="t-000000000000"))
+
+
+async def test_what_has_ended_is_what_it_is(watch: Watch) -> None:
+    task = await watch.begin()
+    async with watch.scene.at_work():
+        watch.worker.tell(task.id, TaskState.SUCCEEDED)
+        await watch.scene.settled(task.id)
+    checked = await watch.fallback.check(CheckTask(id=task.id))
+    assert checked.conclusion == "told" and "succeeded" in checked.text
