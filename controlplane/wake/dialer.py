@@ -30,7 +30,8 @@ class Resolver:
 class Dialer(httpcore.AsyncNetworkBackend):
     """Connects to a target's host and port. The address that was looked at is the one that is connected to.
 
-    ``forward`` is the socket on which Perry's node on the tailnet connects to others there.
+    ``forward`` is the socket on which Perry's node on the tailnet connects to others there. Where there is none, what
+    is the tailnet's is tried like everything else: this machine may be on it by itself.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         if (host, port) != (self._target.host, self._target.port):
             raise NotThere(f"{host}:{port} is no gateway of the settings.")
-        if self._target.way is Way.TAILNET:
+        if self._target.way is Way.TAILNET and self._forward.exists():
             return await self._through_tailnet()
         return await self._directly()
 

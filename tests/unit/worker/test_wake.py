@@ -1,0 +1,124 @@
+"""The wake door of a workspace, and its spool."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from protocol.worker import TakeWakes, WakeSpooled
+from worker.ports import Notice
+from worker.wake.door import Wakes
+from worker.wake.spool import Spool
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Door:
+    """A door that is open. ``told`` is what the control plane would hear."""
+
+    def __init__(self, folder: Path, kept: int = 1000) -> None:
+        self.wakes = Wakes(Spool(folder, kept=kept), "alpha", port=0)
+        self.told: list[Notice] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def open(self) -> "Door":
+        self._running = asyncio.create_task(self.wakes.run(self.told.append))
+        await self.wakes.looked()
+        while self.wakes.port is None:  # noqa: ASYNC110 — a door tells nobody that it is open
+            await asyncio.sleep(0.005)
+        return self
+
+    async def close(self) -> None:
+        assert self._running is not None
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._running
+
+    async def knock(self, content: str | bytes, method: str = "POST", path: str = "/hooks/wake", **headers: str):  # type: ignore[no-untyped-def]
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with httpx.AsyncClient(trust_env=False) as client:
+            url = f"http://127.0.0.1:{self.wakes.port}{path}"
+            return await client.request(method, url, content=content, headers=named)
+
+    def texts(self) -> list[str]:
+        return [notice.text for notice in self.wakes.seen() if isinstance(notice, WakeSpooled)]
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    opened = await Door(tmp_path / "wakes", kept=3).open()
+    yield opened
+    await opened.close()
+
+
+async def test_any_token_or_none_will_do(door: Door) -> None:
+    first = await door.knock('{"text":"Done: $(it) \'works\'","mode":"now"}', Authorization="Bearer whatever")
+    second = await door.knock('{"text":"two","mode":"next-heartbeat"}')
+    assert first.status_code == second.status_code == 200
+    assert first.json()["id"].startswith("alpha.w-")
+    assert second.json()["mode"] == "next-heartbeat"
+    assert door.texts() == ["Done: $(it) 'works'", "two"]
+    assert len(door.told) == 2
+
+
+async def test_what_was_taken_survives_and_is_told_in_order(door: Door, tmp_path: Path) -> None:
+    ids = [(await door.knock(json.dumps({"text": str(n)}))).json()["id"] for n in range(3)]
+    await door.close()
+    (tmp_path / "wakes" / "000000000009.draft").write_bytes(b"half")
+    (tmp_path / "wakes" / "000000000010.json").write_bytes(b"damaged")
+    again = await Door(tmp_path / "wakes").open()
+    assert again.texts() == ["0", "1", "2"]
+    await again.knock('{"text":"3"}')
+    assert again.texts() == ["0", "1", "2", "3"]
+    await again.wakes.handlers()[TakeWakes](TakeWakes(ids=[id_.removeprefix("alpha.") for id_ in ids[:2]]))
+    assert again.texts() == ["2", "3"]
+    await again.close()
+    last = await Door(tmp_path / "wakes").open()
+    assert last.texts() == ["2", "3"]
+    await last.close()
+
+
+async def test_asked_twice_it_is_one_wake(door: Door) -> None:
+    ids = {(await door.knock('{"text":"x"}', Idempotency_Key="mine")).json()["id"] for _ in range(3)}
+    assert len(ids) == 1
+    assert door.texts() == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "error"),
+    [
+        ("{}", 400, "text required"),
+        ('{"text":" "}', 400, "text required"),
+        ("[" * 10_000, 400, "The body is no JSON"),
+        (json.dumps({"text": "x" * (65 << 10)}), 413, "The text has more than"),
+        ("x" * (300 << 10), 413, "The body has more than"),
+    ],
+)
+async def test_what_is_wrong_is_said(door: Door, content: str, status: int, error: str) -> None:
+    answer = await door.knock(content)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(error)
+    assert not door.texts()
+
+
+async def test_only_wakes_are_taken_and_not_from_web_pages(door: Door) -> None:
+    assert (await door.knock(b"", "GET")).status_code == 405
+    assert (await door.knock('{"text":"x"}', path="/")).status_code == 404
+    assert (await door.knock('{"text":"x"}', Origin="http://evil.example")).status_code == 403
+    assert not door.texts()
+
+
+async def test_a_full_spool_refuses(door: Door) -> None:
+    for number in range(3):
+        await door.knock(json.dumps({"text": str(number)}))
+    refused = await door.knock('{"text":"3"}')
+    assert refused.status_code == 429 and refused.headers["retry-after"]
