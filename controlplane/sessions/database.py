@@ -124,7 +124,7 @@ class SessionsDatabase:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA cache_size = -32768")
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            connection.execute("PRAGMA wal_autocheckpoint = 16000")
             connection.execute("PRAGMA journal_size_limit = 67108864")
             if reader:
                 connection.execute("PRAGMA query_only = ON")

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 SETTLED_SECONDS: Final = 0.2
 """After a message was stored, until it enters the full text: it may grow."""
 
-GATHER_SECONDS: Final = 2.0
-"""The same while sessions are read for the first time: the more enters at once, the less is to be merged later."""
+GATHER_TIMES: Final = 10
+"""So much longer while sessions are read for the first time: the more enters at once, the less is to be merged later."""
 
 MASK_SECONDS: Final = 30.0
 """For so long the secrets that Perry knows are taken for the same."""
@@ -192,7 +192,7 @@ class Follower:
         while True:
             await self._work.wait()
             self._work = anyio.Event()
-            await anyio.sleep(GATHER_SECONDS if self._first_reading() else SETTLED_SECONDS)
+            await self._gather()
             try:
                 while await self._db.write(fulltext.put_in) | await self._db.write(fulltext.clear_doomed):
                     pass
@@ -204,6 +204,13 @@ class Follower:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 60)
                 self._work.set()
+
+    async def _gather(self) -> None:
+        await anyio.sleep(SETTLED_SECONDS)
+        for _ in range(GATHER_TIMES):
+            if not self._first_reading():
+                return
+            await anyio.sleep(SETTLED_SECONDS)
 
     def _first_reading(self) -> bool:
         return any(self._pullers[name].reads_first for name in self._links)
