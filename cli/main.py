@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tasks": ("cli.commands.tasks", "See what became of tasks: logs, results, waiting for them."),
     "wake": ("cli.commands.wake", "Wake your assistant with a text."),
     "wakes": ("cli.commands.wakes", "What became of wakes, and of the gateways that they go to."),
+    "check": ("cli.commands.check", "Look whether a task, or the agent in a workspace, works, waits or stands still."),
     "sync": ("cli.commands.sync", "Bring credentials and settings into workspaces that run."),
     "secrets": ("cli.commands.secrets", "Keep secrets for workspaces."),
     "cron": ("cli.commands.cron", "Wake your assistant at a time, at intervals, or by the calendar."),

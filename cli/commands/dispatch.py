@@ -3,6 +3,7 @@
 import secrets
 import sys
 import time
+from typing import Any
 
 import click
 
@@ -13,6 +14,15 @@ from cli.errors import Lost, Misused
 from protocol.tasks import DispatchTask, RemoveWhen, Task, TaskAgent, WakeWhen
 
 RETRIES = 5
+
+
+class Fallback(Duration):
+    """A duration, or ``none``, which is 0."""
+
+    name = "fallback"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return 0.0 if value == "none" else super().convert(value, param, ctx)
 
 
 @click.command()
@@ -34,6 +44,12 @@ RETRIES = 5
     show_default=True,
     help="How the gateway that waits is told of the end.",
 )
+@click.option(
+    "--fallback",
+    type=Fallback(),
+    metavar="DURATION|none",
+    help="Where nobody tells of an end, look after so long, and every so long; 20m unless configured otherwise.",
+)
 @click.option("--create", is_flag=True, help="Make the workspace where there is none.")
 @click.option("--clone", metavar="URL|PATH", help="With --create: what to clone, as in `perry start`.")
 @click.option("--branch", help="With --clone: the branch to work on.")
@@ -54,6 +70,7 @@ def dispatch(
     model: str | None,
     timeout: float | None,
     wake: str,
+    fallback: float | None,
     create: bool,
     clone: str | None,
     branch: str | None,
@@ -90,6 +107,7 @@ def dispatch(
         timeout=timeout,
         wake=WakeWhen(wake),
         remove_when=RemoveWhen(remove_when),
+        fallback=fallback,
         create=create,
         start=start,
         clone=clone,

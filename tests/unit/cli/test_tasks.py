@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from protocol.errors import ErrorCode
-from protocol.tasks import Commit, Task, TaskLogs, TaskResult, Tasks, TaskState, Waited
+from protocol.tasks import Checked, Commit, Task, TaskLogs, TaskResult, Tasks, TaskState, Waited
 from tests.unit.cli.agent import FakeAgent, refuses
 from tests.unit.cli.conftest import Perry
 
@@ -37,6 +37,7 @@ def test_dispatch_passes_the_task_on_as_it_is(agent: FakeAgent, perry_: Perry) -
     agent.answers["tasks.dispatch"] = task()
     text = "Fix “$(rm -rf)” `x` 'it'\n\tnow 🙂"
     options = ["--agent", "claude", "--model", "opus", "--timeout", "1h30m", "--wake", "none", "--remove-when", "done"]
+    options += ["--fallback", "none"]
     result = perry_("dispatch", "alpha", text, *options)
     assert result.exit_code == 0, result.stderr
     assert f"Task {ID} is dispatched to claude in alpha." in result.stdout
@@ -50,6 +51,7 @@ def test_dispatch_passes_the_task_on_as_it_is(agent: FakeAgent, perry_: Perry) -
         "timeout": 5400.0,
         "wake": "none",
         "removeWhen": "done",
+        "fallback": 0.0,
     }
 
 
@@ -163,3 +165,15 @@ def test_cancelling(agent: FakeAgent, perry_: Perry) -> None:
     assert "cancelled after 1m" in perry_("tasks", "cancel", ID).stdout
     agent.answers["tasks.cancel"] = refuses(ErrorCode.NOT_FOUND, "There is no task.")
     assert perry_("tasks", "cancel", ID).exit_code == 4
+
+
+def test_a_look(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers["tasks.check"] = Checked(
+        conclusion="stalled", text="Task x has \x1bstalled.", commands=["perry tasks logs x"], quiet=700.0
+    )
+    result = perry_("check", ID)
+    assert result.stdout == "stalled: Task x has  stalled.\n  perry tasks logs x\n"
+    assert agent.calls[-1][1] == {"id": ID}
+    assert perry_("check", "alpha", "--json").exit_code == 0
+    assert agent.calls[-1][1] == {"workspace": "alpha"}
+    assert perry_("check", "Alpha!").exit_code == 2
