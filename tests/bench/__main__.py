@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import cron as cron_jobs
-from tests.bench import floors
+from tests.bench import floors, reading
 from tests.bench.measure import Figure, figure, line, take_turns
 from tests.e2e.system import Device, System, docker, eventually, running
 
@@ -166,12 +166,17 @@ def cron(_: Bench) -> list[Figure]:
     return cron_jobs.measured()
 
 
+def reading_sessions(_: Bench) -> list[Figure]:
+    return reading.measured()
+
+
 COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "cli": cli,
     "start": start,
     "traffic": traffic,
     "ten": ten,
     "cron": cron,
+    "reading": reading_sessions,
 }
 
 

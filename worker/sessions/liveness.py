@@ -1,14 +1,21 @@
 """Whether processes live, as /proc says."""
 
 import os
+import time
 from pathlib import Path
+from typing import Final
+
+
+NAMED_SECONDS: Final = 0.5
+"""How old the list of processes of a name may be: it is asked for each of thousands of sessions in a row."""
 
 
 class Processes:
-    """The processes that this one can see. Every answer is of this moment."""
+    """The processes that this one can see. Every answer is of this moment, unless it says otherwise."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = str(proc)
+        self._named: dict[tuple[str, ...], tuple[float, list[int]]] = {}
 
     def start_of(self, pid: int) -> str | None:
         """When a process was started, in ticks since the machine was; with its pid it names one process for good.
@@ -25,7 +32,16 @@ class Processes:
         return fields[19].decode("ascii", "replace")
 
     def named(self, *names: str) -> list[int]:
-        """The processes whose program has one of these names, or is a script of that name that an interpreter runs."""
+        """The processes whose program has one of these names, or is a script of that name that an interpreter runs; as
+        it was within NAMED_SECONDS."""
+        at, known = self._named.get(names, (-NAMED_SECONDS, []))
+        if time.monotonic() - at < NAMED_SECONDS:
+            return known
+        found = self._look_for(names)
+        self._named[names] = (time.monotonic(), found)
+        return found
+
+    def _look_for(self, names: tuple[str, ...]) -> list[int]:
         wanted = {name.encode() for name in names}
         found = []
         for entry in os.listdir(self._proc):

@@ -62,3 +62,12 @@ def test_who_has_a_file_open(tmp_path: Path) -> None:
         child.wait()
     assert not processes.hold_open(str(path), "sleep")
     assert not processes.hold_open(str(tmp_path / "missing"), "sleep")
+
+
+def test_thousands_of_questions_in_a_row_are_one_look(tmp_path: Path) -> None:
+    put(tmp_path / "7/cmdline", b"claude\0")
+    processes = Processes(tmp_path)
+    assert processes.named("claude") == [7]
+    put(tmp_path / "8/cmdline", b"claude\0")
+    assert processes.named("claude") == [7]
+    eventually(lambda: sorted(processes.named("claude")) == [7, 8])
