@@ -25,7 +25,7 @@ SETTLED_SECONDS: Final = 0.2
 """After a message was stored, until it enters the full text: it may grow."""
 
 GATHER_TIMES: Final = 10
-"""So much longer while sessions are read for the first time: the more enters at once, the less is to be merged later."""
+"""So much longer while sessions are read for the first time: the more enters at once, the less is merged later."""
 
 MASK_SECONDS: Final = 30.0
 """For so long the secrets that Perry knows are taken for the same."""

@@ -33,7 +33,7 @@ CALLS = (
     Call("workspaces.delete", {"name": "alpha"}, code="CONFLICT"),
     Call("workspaces.delete", {"name": "alpha", "force": True}),
     Call("workspaces.get", {"name": "alpha"}, code="NOT_FOUND"),
-    Call("sessions.list", {"agent": "claude"}, {"items": []}),
+    Call("sessions.list", {"agent": "codex"}, {"items": []}),
     Call("sessions.search", {"query": "fence"}, {"items": []}),
     Call("sessions.get", {"workspace": "alpha", "agent": "claude", "sessionId": "s"}, code="NOT_FOUND"),
     Call("sessions.messages", {"workspace": "alpha", "agent": "claude", "sessionId": "s"}, code="NOT_FOUND"),
