@@ -5,6 +5,7 @@ an earlier one takes its place; and ``{"$set": {…}}``, which changes what is k
 resumed, the header comes again, and all messages in a ``$set``, told more briefly: of those only new ones count.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -27,6 +28,8 @@ KNOWN_LIMIT: Final = 64
 """Messages that can still be written again, at most."""
 
 HEADER_LIMIT: Final = 4096
+BLANK_LIMIT: Final = 64 << 10
+"""Bytes of a file, at most, in which nobody has said anything."""
 
 NOT_A_PERSON: Final = ("<session_context>",)
 
@@ -166,6 +169,27 @@ def _tokens(usage: Any) -> tuple[int, int, int, int]:
     return (max(0, count(usage.get("input")) - cached), answered, cached, 0)
 
 
+def _is_blank(content: bytes) -> bool:
+    """Whether nobody has said anything in a file. Gemini CLI makes such a one each time that it opens a session again,
+    with its id and a newer date, and goes on in the first; without this it would be taken for the session."""
+    if len(content) > BLANK_LIMIT:
+        return False
+    for line in content.splitlines()[1:]:
+        try:
+            record = msgspec.json.decode(line, type=_Patched)
+        except msgspec.DecodeError:
+            return False
+        said = record.set.get("messages") if record.set is not None else None
+        if record.id is not None or (isinstance(said, list) and len(said) > 1):
+            return False
+    return True
+
+
+class _Patched(msgspec.Struct):
+    id: Any = None
+    set: dict[str, Any] | None = msgspec.field(default=None, name="$set")
+
+
 class Gemini(Transcripts):
     """Gemini CLI's sessions."""
 
@@ -185,13 +209,15 @@ class Gemini(Transcripts):
             return None
         fd = open_below(self.root, path)
         try:
-            head = os.pread(fd, HEADER_LIMIT, 0).partition(b"\n")[0]
-            header = self.form.decode(head)
+            head = os.pread(fd, BLANK_LIMIT + 1, 0)
+            header = self.form.decode(head[:HEADER_LIMIT].partition(b"\n")[0])
         except Unreadable:
             return None
         finally:
             os.close(fd)
-        return header.session_id if isinstance(header.session_id, str) else None
+        if not isinstance(header.session_id, str) or _is_blank(head):
+            return None
+        return header.session_id
 
     def turn(self, record: Record) -> Turn | None:
         match record.type:
@@ -229,6 +255,10 @@ class Gemini(Transcripts):
             raise NotPossible("This session is open in a running Gemini CLI, which would write it again: end it first.")
         os.close(open_below(self.root, found.key))
         os.unlink(found.key)
+        for blank in Path(found.key).parent.glob(f"session-*-{found.session_id[:8]}.jsonl"):
+            with contextlib.suppress(OSError):
+                if blank.is_file() and blank.stat().st_size <= BLANK_LIMIT and _is_blank(blank.read_bytes()):
+                    blank.unlink()
         shutil.rmtree(Path(found.key).parent / found.session_id, ignore_errors=True)
 
     def _project(self, name: str) -> str | None:

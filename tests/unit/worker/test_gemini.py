@@ -94,3 +94,22 @@ def test_rename_and_delete(gemini: Gemini, tmp_path: Path, processes: SaidProces
 def test_a_file_without_a_header_is_no_session(gemini: Gemini, tmp_path: Path) -> None:
     gemini_session(tmp_path, "nonsense\n")
     assert look(gemini) == {}
+
+
+def test_the_blank_file_of_a_session_that_is_opened_again_is_not_taken_for_it(gemini: Gemini, tmp_path: Path) -> None:
+    file = gemini_session(tmp_path)
+    blank = file.with_name(f"session-2099-01-01T00-00-{GEMINI_ID[:8]}.jsonl")
+    context = {"id": "c", "type": "user", "content": [{"text": "<session_context>This is the Gemini CLI."}]}
+    blank.write_text(HEADER + json.dumps({"$set": {"messages": [context]}}) + "\n")
+    assert look(gemini)[GEMINI_ID].key == str(file)
+    gemini.delete(look(gemini)[GEMINI_ID])
+    assert not file.exists() and not blank.exists()
+
+
+def test_a_session_that_begins_is_one_when_something_is_said(gemini: Gemini, tmp_path: Path) -> None:
+    file = gemini_session(tmp_path)
+    file.write_text(HEADER)
+    assert look(gemini) == {}
+    with file.open("a") as stream:
+        stream.write(line("1", "user", "hello"))
+    assert list(look(gemini)) == [GEMINI_ID]
