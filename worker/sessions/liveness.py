@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-
 NAMED_SECONDS: Final = 0.5
 """How old the list of processes of a name may be: it is asked for each of thousands of sessions in a row."""
 
