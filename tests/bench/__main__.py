@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import cron as cron_jobs
+from tests.bench import sessions as agents_sessions
 from tests.bench import floors, reading
 from tests.bench.measure import Figure, figure, line, take_turns
 from tests.e2e.system import Device, System, docker, eventually, running
@@ -166,6 +167,10 @@ def cron(_: Bench) -> list[Figure]:
     return cron_jobs.measured()
 
 
+def sessions(_: Bench) -> list[Figure]:
+    return agents_sessions.measured()
+
+
 def reading_sessions(_: Bench) -> list[Figure]:
     return reading.measured()
 
@@ -176,6 +181,7 @@ COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "traffic": traffic,
     "ten": ten,
     "cron": cron,
+    "sessions": sessions,
     "reading": reading_sessions,
 }
 
