@@ -19,6 +19,7 @@ PAGES = (
     "docs/howto/mcp.md",
     "docs/howto/your-own-tailnet.md",
     "docs/howto/sessions.md",
+    "docs/howto/tasks.md",
 )
 
 
@@ -44,7 +45,9 @@ def test_perry_knows_the_command(page: str, command: str) -> None:
         current, words = found, words[1:]
     known = {option for parameter in current.params for option in (*parameter.opts, *parameter.secondary_opts)}
     known.add("--help")
-    unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in known]
+    unknown = [
+        word for word in words if word.startswith("-") and word not in ("-", "--") and word.split("=")[0] not in known
+    ]
     assert not unknown, f"{page}: {command}"
 
 
