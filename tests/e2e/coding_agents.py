@@ -69,12 +69,17 @@ class Agents:
 
     def until(self, session: SessionInfo, true: Callable[[SessionInfo], bool], what: str) -> SessionInfo:
         """The session as it is when that is true of it."""
+        found = session
 
-        def look() -> SessionInfo | None:
+        def look() -> bool:
+            nonlocal found
             found = msgspec.convert(self.system.call("sessions.get", ref(session)), SessionInfo)
-            return found if true(found) else None
+            return true(found)
 
-        found: SessionInfo = eventually(look, what, seconds=15)
+        try:
+            eventually(look, what, seconds=15)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; it is {found}") from exc
         return found
 
 
