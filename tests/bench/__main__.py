@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import cron as cron_jobs
-from tests.bench import sessions as agents_sessions
 from tests.bench import floors, reading
+from tests.bench import sessions as agents_sessions
 from tests.bench.measure import Figure, figure, line, take_turns
 from tests.e2e.system import Device, System, docker, eventually, running
 
