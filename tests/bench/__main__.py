@@ -14,6 +14,7 @@ import msgspec
 from tests.bench import cron as cron_jobs
 from tests.bench import floors, reading
 from tests.bench import sessions as agents_sessions
+from tests.bench import wakes as waking
 from tests.bench.measure import Figure, figure, line, take_turns
 from tests.e2e.system import Device, System, docker, eventually, running
 
@@ -175,6 +176,10 @@ def reading_sessions(_: Bench) -> list[Figure]:
     return reading.measured()
 
 
+def wakes(_: Bench) -> list[Figure]:
+    return waking.measured()
+
+
 COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "cli": cli,
     "start": start,
@@ -182,6 +187,7 @@ COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "ten": ten,
     "cron": cron,
     "sessions": sessions,
+    "wakes": wakes,
     "reading": reading_sessions,
 }
 

@@ -68,7 +68,9 @@ def _no_worker(name: str) -> WorkerLink:
 class Surface:
     """All of it; ``app`` is what a TCP listener serves. ``stop`` is set by ``agent.kill``."""
 
-    def __init__(self, folder: Path, *, kept: int = 512, allowed_hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, kept: int = 512, allowed_hosts: tuple[str, ...] = (), state: Path | None = None
+    ) -> None:
         self.bus = Bus(kept=kept)
         self.workspaces = FakeWorkspaces(self.bus)
         self.stop = anyio.Event()
@@ -81,7 +83,7 @@ class Surface:
         self.engine = FakeEngine([IMAGE])
         self.engine.processes = FakeProcesses(folder)
         self.workspaces.engine = self.engine
-        database = Database.open(None)
+        database = Database.open(state)
         weakref.finalize(self, database.close)
         cron = CronStore(database)
         self.hooks = load(folder, {}).settings.hooks
