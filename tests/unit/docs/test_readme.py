@@ -17,6 +17,7 @@ PAGES = (
     "ARCHITECTURE.md",
     "docs/howto/cron.md",
     "docs/howto/mcp.md",
+    "docs/howto/wakes.md",
     "docs/howto/your-own-tailnet.md",
     "docs/howto/sessions.md",
     "docs/howto/tasks.md",
