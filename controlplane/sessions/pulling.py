@@ -285,14 +285,15 @@ class Puller:
         if not isinstance(page, Page):
             known.pause = self._failed(WorkerError("it answered something else than a page"), known.pause)
             return False
-        # Meanwhile its agent may have come to an end, and to say so no page is needed.
-        told = self._told.get(key, self._latest.get(key))
-        seen = told if isinstance(told, SessionSeen) else seen
         room, now = TEXT_LIMIT - self._bytes, _now()
         try:
             # While another page is written, and not in its turn.
             given = await anyio.to_thread.run_sync(lambda: store.prepared(page, self._mask(), now))
-            stored = await self._db.write(lambda db: store.add_page(db, known.row, given, seen, cursor, now, room))
+            # Its agent may have come to an end since the page was asked for, and to say so no page is needed. Between
+            # here and its turn to be written nothing is waited for.
+            told = self._told.get(key, self._latest.get(key))
+            last = told if isinstance(told, SessionSeen) else seen
+            stored = await self._db.write(lambda db: store.add_page(db, known.row, given, last, cursor, now, room))
         except Damaged:
             raise
         except PerryError as exc:
