@@ -32,19 +32,49 @@ const LONGEST_PAUSE = 5000;
  * Closed where the agent does not accept the token.
  */
 export async function* follow(target: Target, signal?: AbortSignal): AsyncGenerator<Event, void> {
+  yield* resumed<Event>(target, "/events", signal);
+}
+
+export type SessionsFrame =
+  | Schemas["SessionsSnapshot"]
+  | Schemas["SessionChanged"]
+  | Schemas["SessionDeleted"]
+  | Schemas["NewMessages"];
+
+/**
+ * Every session, from a snapshot on, of all workspaces or of one; and the messages of those in `messagesOf`, from the
+ * ordinal after `after` on. After a lost connection they are told from there again: a message replaces the one of its
+ * ordinal. Ends and throws as `follow` does.
+ */
+export async function* followSessions(
+  target: Target,
+  wanted: { workspace?: string; messagesOf?: Omit<Schemas["Subscribe"], "type">[] } = {},
+  signal?: AbortSignal,
+): AsyncGenerator<SessionsFrame, void> {
+  const path = wanted.workspace === undefined ? "/sessions" : `/sessions/${wanted.workspace}`;
+  const first = (wanted.messagesOf ?? []).map((each) => ({ type: "subscribe" as const, ...each }));
+  yield* resumed<SessionsFrame>(target, path, signal, first);
+}
+
+async function* resumed<Frame extends { type: string }>(
+  target: Target,
+  path: string,
+  signal?: AbortSignal,
+  first: ToAgent[] = [],
+): AsyncGenerator<Frame, void> {
   let place = "";
   let epoch = "";
   let pause = FIRST_PAUSE;
   while (!signal?.aborted) {
-    const socket = open(target, `/events${place}`);
+    const socket = open(target, `${path}${place}`, ...first);
     const stop = () => socket.close();
     signal?.addEventListener("abort", stop);
     try {
       for await (const frame of frames(socket)) {
         if (typeof frame !== "string") continue;
-        const event = JSON.parse(frame) as Event;
-        if (event.type === "snapshot") epoch = event.epoch;
-        place = `?epoch=${encodeURIComponent(epoch)}&after=${event.seq}`;
+        const event = JSON.parse(frame) as Frame & { epoch?: string; seq?: number };
+        if (event.epoch !== undefined) epoch = event.epoch;
+        if (event.seq !== undefined) place = `?epoch=${encodeURIComponent(epoch)}&after=${event.seq}`;
         pause = FIRST_PAUSE;
         yield event;
       }
@@ -63,7 +93,7 @@ export type Run = Omit<Schemas["Run"], "type">;
 export type Signal = Schemas["SendSignal"]["signal"];
 export type Output = { stream: "stdout" | "stderr"; data: Uint8Array<ArrayBuffer> };
 
-type ToAgent = Schemas["Run"] | Schemas["SendSignal"] | Schemas["Resize"] | Schemas["Taken"] | Schemas["EndInput"];
+type ToAgent = Schemas["Subscribe"] | Schemas["Run"] | Schemas["SendSignal"] | Schemas["Resize"] | Schemas["Taken"] | Schemas["EndInput"];
 type FromAgent = Schemas["Started"] | Schemas["Taken"] | Schemas["Exited"] | Schemas["Failed"];
 
 const WINDOW = 1 << 20;
@@ -202,12 +232,12 @@ export class Command {
 }
 
 /** A WebSocket that says who we are, then `first`, before anything else. */
-function open({ url, token }: Target, path: string, first?: ToAgent): WebSocket {
+function open({ url, token }: Target, path: string, ...first: ToAgent[]): WebSocket {
   const socket = new WebSocket(`${url.replace(/^http/, "ws").replace(/\/$/, "")}${path}`);
   socket.binaryType = "arraybuffer";
   socket.addEventListener("open", () => {
     if (token !== undefined) socket.send(JSON.stringify({ type: "auth", token }));
-    if (first !== undefined) socket.send(JSON.stringify(first));
+    for (const frame of first) socket.send(JSON.stringify(frame));
   });
   return socket;
 }

@@ -11,6 +11,7 @@ from controlplane.errors import (
     InvalidInput,
     NotFound,
     NotReady,
+    OutOfSpace,
     StepFailed,
 )
 from controlplane.ports import ContainerSpec, NetworkSpec
@@ -210,6 +211,24 @@ async def test_deleting_leaves_nothing(agent: Agent) -> None:
     assert agent.heard.deleted == ["alpha"]
     with pytest.raises(NotFound):
         await agent.workspaces.delete(DeleteWorkspace(name="alpha"))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_deleting_says_first_what_becomes_of_the_sessions(agent: Agent, keep: bool) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True, keep_sessions=keep))
+    assert agent.sessions_kept == {"alpha": keep}
+
+
+async def test_sessions_that_cannot_be_kept_keep_their_workspace(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    agent.sessions_kept = None
+    with pytest.raises(OutOfSpace):
+        await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True, keep_sessions=True))
+    assert (await agent.workspaces.get("alpha")).status is WorkspaceStatus.RUNNING
+    # Who does not want them can still delete.
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    assert await agent.workspaces.list() == []
 
 
 async def test_deleting_while_the_coordinator_is_away_removes_the_node_later(agent: Agent) -> None:
