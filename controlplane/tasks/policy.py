@@ -243,7 +243,7 @@ def _commands(seen: Seen, conclusion: Conclusion) -> tuple[str, ...]:
     if conclusion is Conclusion.UNREACHABLE:
         return (f"perry info {workspace}", f"perry start {workspace}", f"perry logs {workspace}", "perry doctor")
     commands = [f"perry tasks logs {task}", f"perry tasks result {task}"] if task is not None else []
-    commands.append(f"perry exec {workspace} -- git -C {workspace} status")
+    commands.append(f"perry exec {workspace} -- git status")
     if conclusion in (Conclusion.STALLED, Conclusion.WAITING, Conclusion.WORKING):
         commands.append(f"perry ssh {workspace}")
         if task is not None:

@@ -188,7 +188,7 @@ def test_a_paragraph_as_a_person_reads_it() -> None:
     assert verdict.commands == (
         "perry tasks logs t-0123456789ab",
         "perry tasks result t-0123456789ab",
-        "perry exec alpha -- git -C alpha status",
+        "perry exec alpha -- git status",
         "perry ssh alpha",
         "perry tasks cancel t-0123456789ab",
     )
@@ -197,7 +197,7 @@ def test_a_paragraph_as_a_person_reads_it() -> None:
 def test_work_that_nobody_dispatched() -> None:
     verdict = conclude(seen(20, task=None, ended=Ended(exit_code=0)), None)
     assert verdict.text.startswith("The work (opencode in alpha) finished and told nobody.")
-    assert verdict.commands == ("perry exec alpha -- git -C alpha status",)
+    assert verdict.commands == ("perry exec alpha -- git status",)
 
 
 def test_what_a_workspace_says_decides_nothing_and_stays_one_line() -> None:
