@@ -196,6 +196,8 @@ class Follower:
             try:
                 while await self._db.write(fulltext.put_in) | await self._db.write(fulltext.clear_doomed):
                     pass
+                while not self._work.is_set() and await self._db.write(fulltext.merge):
+                    pass
                 pause = 0.5
             except Damaged:
                 self._damaged.set()

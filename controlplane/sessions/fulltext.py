@@ -21,6 +21,9 @@ BATCH_BYTES: Final = 4 << 20
 
 BATCH: Final = 4_000
 
+MERGED_PAGES: Final = 64
+"""Of the full text that are merged at once: some hundredths of a second."""
+
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a page of what was found ended: in what was said (0) or in tools (1), at a number."""
@@ -74,6 +77,13 @@ def put_in(db: sqlite3.Connection) -> bool:
     db.executemany("INSERT INTO texts (rowid, said, tools, scope) VALUES (?, ?, ?, ?)", entries)
     db.executemany("DELETE FROM pending WHERE message = ?", taken)
     return bool(db.execute("SELECT 1 FROM pending LIMIT 1").fetchone())
+
+
+def merge(db: sqlite3.Connection) -> bool:
+    """Merge some of the pieces that the full text is in. Whether there is more to merge."""
+    before = db.total_changes
+    db.execute("INSERT INTO texts (texts, rank) VALUES ('merge', ?)", (MERGED_PAGES,))
+    return db.total_changes - before > 1
 
 
 def take_out(db: sqlite3.Connection, message: int, role: str, blocks: str, scope: str) -> None:

@@ -69,3 +69,6 @@ CREATE VIRTUAL TABLE texts USING fts5(
 );
 -- Bytes that are gathered before they are written: fewer pieces to merge later.
 INSERT INTO texts (texts, rank) VALUES ('hashsize', 33554432);
+-- Pieces are merged when there is time, a little at once, and not when one is written: that could take half a second.
+INSERT INTO texts (texts, rank) VALUES ('automerge', 0);
+INSERT INTO texts (texts, rank) VALUES ('crisismerge', 512);
