@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import msgspec
+from websockets.asyncio.server import Server
 
 from protocol.sessions import SessionStatus
 from protocol.worker import Page, ReadSession, Request, SessionFacts, SessionGone, SessionSeen
@@ -87,10 +89,7 @@ class Served:
         try:
             yield f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
         finally:
-            # Also where a test is being cancelled: what is left open shows in another test.
-            with anyio.CancelScope(shield=True):
-                self.server.close()
-                await self.server.wait_closed()
+            await shut(self.server)
 
     def drop_all(self) -> None:
         """Every connection breaks, without a word."""
@@ -101,3 +100,10 @@ class Served:
 def raw(frame: msgspec.Struct) -> str:
     """A frame, as text."""
     return msgspec.json.encode(frame).decode()
+
+
+async def shut(server: Server) -> None:
+    """Close it whole, also where a test is being cancelled: what is left open shows in another test."""
+    with anyio.CancelScope(shield=True):
+        server.close()
+        await server.wait_closed()

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import anyio
 from websockets.asyncio.server import ServerConnection, serve
 
 from protocol.worker import PROTOCOL
+from tests.unit.worker.shelf import shut
 
 HELLO = f'{{"type":"hello","version":"1","protocol":{PROTOCOL},"epoch":"e","seq":0,"resumed":false}}'
 
@@ -25,9 +25,7 @@ async def hostile(behaviour: Behaviour) -> AsyncIterator[str]:
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        with anyio.CancelScope(shield=True):
-            server.close()
-            await server.wait_closed()
+        await shut(server)
 
 
 def saying(*frames: str | bytes) -> Behaviour:

@@ -1,5 +1,6 @@
 """Streams to the workers of all workspaces that run, and what one bad worker does to the others: nothing."""
 
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from controlplane.workers.fleet import Fleet
 from controlplane.workers.pace import pause
 from protocol.worker import ReadSession
 from tests.unit.worker.shelf import SECRET, Served, Shelf
-from tests.unit.workers.heard import Heard, at, until
+from tests.unit.workers.heard import ACCEPTED_TOO_LATE, Heard, at, until
 from tests.unit.workers.hostile import HELLO, hostile, saying
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(ACCEPTED_TOO_LATE)]
 
 
 @pytest.fixture
@@ -67,6 +68,7 @@ async def case(tmp_path: Path) -> AsyncIterator[Case]:
     async with anyio.create_task_group() as tasks:
         yield Case(tasks, tmp_path)
         tasks.cancel_scope.cancel()
+    gc.collect()
 
 
 async def test_one_that_runs_is_followed_asked_and_let_go(case: Case) -> None:

@@ -1,17 +1,19 @@
 """Whatever happens in whatever order, a follower that applies what it is told ends with the worker's truth."""
 
+import gc
 import tempfile
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.workers.fleet import Fleet
 from tests.unit.worker.shelf import SECRET, Served, Shelf
-from tests.unit.workers.heard import Heard, at, nothing, until
+from tests.unit.workers.heard import ACCEPTED_TOO_LATE, Heard, at, nothing, until
 
 SESSIONS = [f"s{number}" for number in range(6)]
 EVENTS = st.one_of(
@@ -21,9 +23,15 @@ EVENTS = st.one_of(
 )
 
 
+@pytest.mark.filterwarnings(ACCEPTED_TOO_LATE)
+def test_a_follower_ends_with_the_truth() -> None:
+    follow()
+    gc.collect()
+
+
 @settings(max_examples=60, deadline=None)
 @given(events=st.lists(EVENTS, max_size=40), ring=st.integers(1, 8))
-def test_a_follower_ends_with_the_truth(events: list[tuple[str, str]], ring: int) -> None:
+def follow(events: list[tuple[str, str]], ring: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         anyio.run(play, Path(folder), events, ring)
 
