@@ -14,6 +14,7 @@ import msgspec
 from tests.bench import cron as cron_jobs
 from tests.bench import floors, reading
 from tests.bench import sessions as agents_sessions
+from tests.bench import tasks as dispatching
 from tests.bench import wakes as waking
 from tests.bench.measure import Figure, figure, line, take_turns
 from tests.e2e.system import Device, System, docker, eventually, running
@@ -188,6 +189,7 @@ COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "cron": cron,
     "sessions": sessions,
     "wakes": wakes,
+    "tasks": lambda bench: dispatching.measured(bench.system),
     "reading": reading_sessions,
 }
 
