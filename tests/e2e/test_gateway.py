@@ -161,9 +161,32 @@ def test_a_workspace_is_known_by_its_node(system: System, alpha: Workspace) -> N
         assert status == 403 and "recognised as the workspace alpha" in str(said["message"]), forged
     wake = ["curl", "-sS", "-m", "20", "-w", "\n%{http_code}", "-d", '{"text":"Done: x"}']
     for base in ("http://perry:18789", "http://perry"):
-        status, said = answer(system.inside("alpha", *wake, f"{base}/hooks/wake"))
-        assert status == 501 and "does not pass on wakes yet" in str(said["message"])
+        body, _, status_line = system.inside("alpha", *wake, f"{base}/hooks/wake").rpartition("\n")
+        assert status_line == "503" and "hooks.gateways" in json.loads(body)["error"]
     assert ask("auth.whoami", base="http://perry:18789")[0] == 404, "that port is for wakes alone"
+
+
+def test_a_wake_comes_out_of_a_workspace(system: System, alpha: Workspace) -> None:
+    """By its own door with any token or none, and by `perry wake`: marked as the workspace's, and kept."""
+    body = json.dumps({"text": "Done: it's $(done) ✅\x1b[31m", "mode": "next-heartbeat"})
+    curl = ("curl", "-sS", "-m", "20", "-X", "POST", "-H", "Authorization: Bearer whatever", "-d", body)
+    by_curl = json.loads(system.inside("alpha", *curl, "http://127.0.0.1:18789/hooks/wake"))
+    assert by_curl == {"ok": True, "mode": "next-heartbeat", "id": by_curl["id"]}
+    by_perry = system.inside("alpha", "perry", "wake", "second").strip()
+
+    def kept() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = system.call("wakes.list", {"workspace": "alpha"})["items"]
+        return [wake for wake in found if wake["id"] in (by_curl["id"], by_perry)]
+
+    eventually(lambda: len(kept()) == 2, "the control plane has both")
+    assert [(wake["id"], wake["text"]) for wake in kept()] == [
+        (by_perry, "second"),
+        (by_curl["id"], "Done: it's $(done) ✅[31m"),
+    ]
+    shown = system.call("wakes.show", {"id": by_perry})
+    assert shown["text"] == f"[Perry {by_perry}, from workspace alpha] second"
+    spool = "/home/workspace/.local/state/perry/wakes"
+    eventually(lambda: not system.inside("alpha", "ls", spool).split(), "the spool has forgotten them")
 
 
 def test_no_secret_of_the_gateway_shows(system: System, phone: Device) -> None:

@@ -23,7 +23,7 @@ from tests.unit.wake.conftest import until
 WAKES = 500
 """Of each workspace."""
 
-KILLS = 10
+KILLS = 8
 
 CHECKOUT = Path(__file__).parents[3]
 
