@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from controlplane.errors import NotFound, NotReady, OutOfSpace, StateError, WorkerUnavailable
-from controlplane.sessions import aggregate, pulling
+from controlplane.sessions import aggregate, pulling, store
 from controlplane.sessions.database import SessionsDatabase
+from controlplane.sessions.masking import Mask
 from protocol.sessions import DeleteSession, MessageRole, RenameSession, SessionRef, SessionStatus, ToolCall
 from protocol.worker import Page, ReadSession, Request, SessionFacts, SessionSeen
 from tests.fakes.worker import message
@@ -294,3 +295,24 @@ async def test_secrets_are_masked_in_all_that_is_kept(index: Index) -> None:
         assert "a1B2" not in kept and "hunter2" not in kept
         assert await index.found("a1B2a1B2*") == []
     assert b"a1B2a1B2" not in index.file.read_bytes()
+
+
+async def test_a_page_that_was_under_way_while_its_session_was_deleted_is_dropped(index: Index) -> None:
+    seen = SessionSeen(seq=1, agent="claude", session_id="one", mark="m", status=SessionStatus.IDLE)
+
+    def work(db: sqlite3.Connection) -> None:
+        number = store.workspace(db, "alpha", "")
+        [(reading, _)] = store.note(db, number, [(aggregate.Key("claude", "one"), seen)], now=10**12)
+        row = reading.row.id
+
+        def add(given: Page, cursor: str | None) -> store.Stored | None:
+            return store.add_page(db, row, store.prepared(given, Mask(), 10**12), seen, cursor, 10**12, 10**6)
+
+        assert add(page(message(0, "first"), cursor="a", more=True), None) is not None
+        store.forget(db, row)
+        assert add(page(message(1, "second"), cursor="b"), "a") is None
+        assert add(page(message(0, "first"), cursor="a"), None) is not None
+        store.remove(db, [row])
+        assert add(page(message(1, "second"), cursor="b"), "a") is None
+
+    await index.database.write(work)
