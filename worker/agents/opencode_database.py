@@ -23,6 +23,10 @@ BUSY_SECONDS: Final = 2.0
 
 PAGE_ROWS: Final = 200
 
+WAL_AT: Final = slice(18, 20)
+WAL: Final = b"\2\2"
+"""Where a database's header says that it is in WAL mode, and how (https://sqlite.org/fileformat.html)."""
+
 FACTS: Final = (
     "parent_id",
     "directory",
@@ -179,6 +183,7 @@ class Database:
         if self._connection is not None and inode != self._inode:
             self.close()
         if self._connection is None:
+            self._must_be_in_wal_mode()
             self._connection = sqlite3.connect(
                 f"{self.path.as_uri()}?mode=ro",
                 uri=True,
@@ -190,6 +195,18 @@ class Database:
             self._connection.execute("PRAGMA query_only = 1")
             self._inode, self._version = inode, -1
         return self._connection
+
+    def _must_be_in_wal_mode(self) -> None:
+        """Unusable where it is not, yet: OpenCode is just making it, and to look into it then, at the moment in which
+        that goes over to WAL mode, ends OpenCode with "database is locked". Not while a connection is open: closing the
+        file would let go of that one's locks."""
+        try:
+            with self.path.open("rb") as file:
+                header = file.read(WAL_AT.stop)
+        except OSError as error:
+            raise Unusable(f"{str(self.path)!r} cannot be read: {error.strerror}.") from error
+        if header[WAL_AT] != WAL:
+            raise Unusable(f"{str(self.path)!r} is not in WAL mode (yet).")
 
 
 _BOUNDED: Final = f"CASE WHEN length(data) > {LINE_LIMIT} THEN NULL ELSE data END"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.worker.agents import Reader
-from worker.agents.claude import ClaudeFormat
-from worker.agents.codex import CodexFormat
+from worker.agents.claude_format import ClaudeFormat
+from worker.agents.codex_format import CodexFormat
 from worker.agents.gemini import GeminiFormat
 from worker.sessions import lines, transcript
 from worker.sessions.transcript import Format
