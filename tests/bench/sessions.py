@@ -37,6 +37,7 @@ SESSIONS_OF_A_GIGABYTE = 10_000
 LARGE = 500
 APPENDS = 200
 SEARCHES = 60
+MERGED_SECONDS = 10
 NAME = "bench"
 
 
@@ -192,6 +193,8 @@ async def measure(megabytes: float, folder: Path) -> list[Figure]:
             cold = figure("cold index", "s", [searched], [floor], most=2.0)
             note = f"{size}; listed and readable after {read:.2f} s; worker's CPU {worker.cpu():.2f} s"
             figures.append(msgspec.structs.replace(cold, note=note))
+            # The pieces that the full text was written in are merged meanwhile.
+            await anyio.sleep(MERGED_SECONDS)
             figures += await searching(surface, writer, size)
             figures.append(await listing(surface, size))
             figures += await living(surface, writer, worker, port)
