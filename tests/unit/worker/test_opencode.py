@@ -157,16 +157,15 @@ def test_locked_is_said_and_takes_nothing_away(
     opencode = OpenCode(tmp_path, tmp_path / "opencode.db", processes)
     index = Index()
     index.take(opencode.look(None, index))
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     opencode._database.close()
-    database.execute("PRAGMA journal_mode = DELETE")
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     looked = opencode.look(None, index)
     assert looked.problem is not None and "locked" in looked.problem
     assert index.take(looked).gone == [] and len(index) == 3
     with pytest.raises(NotPossible, match="locked"):
         opencode.read(index.get(OPENCODE_ID), None, 1)  # type: ignore[arg-type]
-    database.rollback()
+    database.close()
     assert opencode.look([str(opencode._path)], index).settled
 
 
@@ -180,8 +179,24 @@ def test_half_migrated_is_said(opencode: OpenCode, database: sqlite3.Connection)
 
 def test_no_database_yet_is_no_problem_and_an_empty_one_is(opencode: OpenCode, tmp_path: Path) -> None:
     assert look(opencode) == {}
-    sqlite3.connect(tmp_path / "opencode.db").close()
+    database = sqlite3.connect(tmp_path / "opencode.db")
+    database.execute("PRAGMA journal_mode = WAL")
     assert "no table of sessions" in str(opencode.look(None, Index()).problem)
+    database.close()
+
+
+def test_a_database_that_is_just_being_made_is_left_alone(
+    opencode: OpenCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCode makes it in rollback mode, and fails where somebody reads while it goes over to WAL mode."""
+    database = sqlite3.connect(tmp_path / "opencode.db")
+    database.execute("CREATE TABLE migration (id TEXT)")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *_, **__: pytest.fail("it was opened"))
+        assert "not in WAL mode (yet)" in str(opencode.look(None, Index()).problem)
+    database.execute("PRAGMA journal_mode = WAL")
+    assert "no table of sessions" in str(opencode.look(None, Index()).problem)
+    database.close()
 
 
 def test_a_database_that_is_another_file_now(opencode: OpenCode, database: sqlite3.Connection, tmp_path: Path) -> None:
@@ -201,6 +216,7 @@ def test_columns_that_a_version_does_not_have(opencode: OpenCode, tmp_path: Path
     database = sqlite3.connect(tmp_path / "opencode.db")
     database.executescript(
         """
+        PRAGMA journal_mode = WAL;
         CREATE TABLE session (id TEXT PRIMARY KEY, directory TEXT, title TEXT, time_updated INTEGER);
         CREATE TABLE message (id TEXT, session_id TEXT, time_created INTEGER, time_updated INTEGER, data TEXT);
         CREATE TABLE part (id TEXT, message_id TEXT, session_id TEXT, time_updated INTEGER, data TEXT);
