@@ -223,8 +223,18 @@ class Forwarder:
     async def run(self) -> None:
         """Until closed or cancelled."""
         async with anyio.create_task_group() as tasks:
-            for courier in self.couriers.values():
-                tasks.start_soon(courier.run)
+            tasks.start_soon(self._close_when_cancelled)
+            async with anyio.create_task_group() as at_work:
+                for courier in self.couriers.values():
+                    at_work.start_soon(courier.run)
+            tasks.cancel_scope.cancel()
+
+    async def _close_when_cancelled(self) -> None:
+        """Attempts are shielded: without this, whoever cancels would wait for a gateway that does not answer."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.close()
 
 
 def _print(secret: str) -> str:

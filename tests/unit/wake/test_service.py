@@ -262,6 +262,19 @@ async def test_the_end_of_the_control_plane_lets_an_attempt_end(wakes: WakeServi
     assert state(wakes, id_) == "delivered"
 
 
+async def test_whoever_cancels_does_not_wait_for_a_gateway_that_does_not_answer(
+    wakes: WakeService, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.wake.forwarder.GRACE_SECONDS", 0.2)
+    gateway.behave = lambda _: Answer(after=60)
+    with anyio.fail_after(20):
+        async with running(wakes):
+            id_ = await wakes.wake("hello")
+            await until(lambda: gateway.heard)
+    shown = wakes.show(WakeRef(id=id_))
+    assert shown.wake.state == "queued" and "cut off, as Perry ended" in str(shown.attempts[0].answer)
+
+
 async def test_days_later_it_is_dead_and_can_be_raised(database: Database, tmp_path: Path, gateway: Gateway) -> None:
     ahead = timedelta()
     wakes = WakeService(
