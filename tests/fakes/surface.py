@@ -1,5 +1,7 @@
 """The control plane's HTTP side on a fake service: for tests of what stands in front, and of its clients."""
 
+import contextlib
+import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -84,11 +86,11 @@ class Surface:
         self.engine.processes = FakeProcesses(folder)
         self.workspaces.engine = self.engine
         database = Database.open(state)
-        weakref.finalize(self, database.close)
+        weakref.finalize(self, _close, database)
         cron = CronStore(database)
         self.hooks = load(folder, {}).settings.hooks
         self.sessions_database = sessions_database = SessionsDatabase(folder / "sessions.db")
-        weakref.finalize(self, sessions_database.close)
+        weakref.finalize(self, _close, sessions_database)
         self.session_changes = Changes()
         self.session_follower = Follower(sessions_database, self.session_changes, created=lambda name: "")
         wakes = WakeService(database, self.hooks, folder, outgoing(folder))
@@ -190,3 +192,9 @@ class Surface:
                 finally:
                     self.stop.set()
             following.cancel_scope.cancel()
+
+
+def _close(database: Database | SessionsDatabase) -> None:
+    """Collected by another thread than it was made in, it cannot be closed, and goes by itself."""
+    with contextlib.suppress(sqlite3.ProgrammingError):
+        database.close()
