@@ -1,5 +1,6 @@
 """Sessions on a fake worker: what a fleet would do, the parts behind it, and what is looked at."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -92,17 +93,18 @@ class Index:
     async def settled(self, name: str = "alpha") -> None:
         """Until what the worker has is what is kept, and searched."""
 
+        def kept(db: sqlite3.Connection) -> tuple[dict[tuple[str, str], tuple[str | None, str]], int]:
+            rows = db.execute(
+                "SELECT agent, session_id, mark, status FROM sessions JOIN workspaces ON workspaces.id = workspace "
+                "WHERE workspaces.name = ? AND NOT deleted",
+                (name,),
+            )
+            waiting = db.execute("SELECT count(*) FROM pending").fetchone()[0]
+            return {(row["agent"], row["session_id"]): (row["mark"], row["status"]) for row in rows}, waiting
+
         async def same() -> bool:
-            kept = {(found.agent, found.session_id): found for found in await self.all(workspace=name)}
-            if kept.keys() != self.workers[name].sessions.keys():
-                return False
-            for key, session in self.workers[name].sessions.items():
-                if [told.id for told in await self.messages(key[1], name, key[0])] != [t.id for t in session.truth()]:
-                    return False
-                if kept[key].status != session.status:
-                    return False
-            waiting: int = await self.database.read(lambda db: db.execute("SELECT count(*) FROM pending").fetchone()[0])
-            return waiting == 0
+            there = {key: (each.mark, each.status.value) for key, each in self.workers[name].sessions.items()}
+            return await self.database.read(kept) == (there, 0)
 
         await until(same, "what the worker has is kept")
 
