@@ -24,8 +24,6 @@ from protocol.tasks import CheckTask, Commit, Task, TaskState
 from protocol.worker import LookAtTask, Request, Result, TaskLook
 from tests.unit.tasks.conftest import FakeLink, Scene
 
-BEGAN = datetime.now(UTC)
-
 
 class FakeSessions:
     """One session at most."""
@@ -57,7 +55,7 @@ class Watch:
         self.scene = scene
         self.sessions = FakeSessions()
         self.look = TaskLook(processes=2, cpu=1.0, log_size=10, log_tail="…", commits=0, changed=0)
-        self.now = BEGAN
+        self.began = self.now = datetime.now(UTC)
         scene_ask = FakeLink.ask
 
         async def ask(link: FakeLink, request: Request) -> Result:
@@ -90,7 +88,7 @@ class Watch:
         return task
 
     async def after(self, minutes: float) -> None:
-        self.now = BEGAN + timedelta(minutes=minutes)
+        self.now = self.began + timedelta(minutes=minutes)
         await self.fallback.look_at_all()
 
     def state(self, task: Task) -> TaskState:
@@ -203,7 +201,7 @@ async def test_a_look_at_a_workspace(watch: Watch) -> None:
         title="t",
         status=SessionStatus.WAITING,
         message_count=3,
-        last_activity=BEGAN,
+        last_activity=watch.began,
         live=True,
     )
     checked = await watch.fallback.check(CheckTask(workspace="alpha"))
