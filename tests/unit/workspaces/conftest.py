@@ -26,8 +26,8 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.provisions import FakeProvisions
-from tests.fakes.worker_keeper import FakeWorkerKeeper
 from tests.fakes.tailnet import FakeTailnet
+from tests.fakes.worker_keeper import FakeWorkerKeeper
 
 
 class Heard:
