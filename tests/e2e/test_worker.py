@@ -55,9 +55,7 @@ def test_its_secret_is_a_file_of_its_user_and_nowhere_else(system: System, alpha
     assert len(secret) == 43
     assert docker("exec", container, "stat", "-c", "%a %U", "/etc/perry/worker-secret") == "400 workspace"
     everything = docker("inspect", container) + docker("logs", container) + system.log()
-    everything += docker(
-        "exec", container, "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline"
-    )
+    everything += docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline")
     everything += json.dumps(system.call("workspaces.list")) + docker("image", "inspect", "perry/worker:latest")
     assert secret not in everything
     assert secret != docker("exec", system.container("beta"), "cat", "/etc/perry/worker-secret", check=False)
