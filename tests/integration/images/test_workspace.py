@@ -107,7 +107,7 @@ async def test_a_killed_service_comes_back(client: Client, alpha: Container, ser
 
 
 async def test_the_plain_profile_has_no_capability_to_speak_of_and_no_docker(alpha: Container) -> None:
-    assert await alpha.out("ls /run/perry-services") == "cron\nsshd"
+    assert await alpha.out("ls /run/perry-services") == "cron\nsshd\nworker"
     bounding = int(re.search(r"CapBnd:\s+(\w+)", await alpha.out("cat /proc/1/status")).group(1), 16)  # type: ignore[union-attr]
     sys_admin, net_admin = 21, 12
     assert not bounding >> sys_admin & 1
