@@ -44,6 +44,11 @@ class _Spool:
         self.safe: list[str] = []
         self.wanted = anyio.Event()
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is something to do now. Without a stream, no more are taken than are acknowledged at once."""
+        return bool(self.waiting and len(self.safe) < TAKEN_AT_ONCE) or bool(self.safe and self.link)
+
 
 class Spools:
     """Hears every worker (a ``WorkerFollower``)."""
@@ -103,7 +108,7 @@ class Spools:
                 except Exception:
                     log.exception("wakes of %s wait in its spool", workspace)
                     await anyio.sleep(AGAIN_SECONDS)
-                if not (spool.waiting or (spool.safe and spool.link)):
+                if not spool.can_go_on:
                     await spool.wanted.wait()
 
     async def _take(self, workspace: str, spool: _Spool) -> None:
