@@ -24,6 +24,7 @@ from protocol.sessions import (
 )
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.worker import FakeWorker, message
+from tests.fakes.workspaces import workspace
 from tests.unit.sessions.conftest import until
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
@@ -134,6 +135,7 @@ async def test_messages_of_what_was_subscribed_to(live: Live) -> None:
 
 async def test_of_one_workspace(live: Live) -> None:
     other = FakeWorker()
+    live.surface.workspaces.put(workspace("beta"))
     async with followed(live.surface, "beta", other), live.connect("/sessions/beta") as ws:
         assert isinstance(await received(ws), SessionsSnapshot)
         live.worker.write("one", message(0, "not here"))
