@@ -1,8 +1,6 @@
 """Cron jobs: what people and agents ask about them."""
 
 import re
-import secrets
-import string
 from typing import Final
 
 from controlplane.cron import schedule
@@ -11,6 +9,7 @@ from controlplane.cron.schedule import At, Every, Line
 from controlplane.cron.scheduler import Clock, Scheduler
 from controlplane.cron.store import JobRecord, RunRecord, Store
 from controlplane.errors import Conflict, InvalidInput, NotFound, NotYet
+from controlplane.ids import new_id, random_letters
 from protocol.cron import (
     MESSAGE_LIMIT,
     AddJob,
@@ -34,8 +33,6 @@ NAME_LIMIT: Final = 64
 TEXT_SHOWN: Final = 500
 """Characters of a message that lists show."""
 
-_ALPHABET: Final = string.ascii_lowercase + string.digits
-
 
 class Cron:
     """Adds jobs, shows them, and runs them when asked; when they are due, the scheduler does."""
@@ -57,7 +54,7 @@ class Cron:
         if self._store.count() >= JOBS:
             raise Conflict(f"There are {JOBS} jobs, which is the most; `perry cron remove` makes room.")
         job = JobRecord(
-            id=f"c-{_random(12)}",
+            id=new_id("c"),
             name=self._name(wanted.name, action),
             key=wanted.key,
             created=now,
@@ -125,7 +122,7 @@ class Cron:
         for name in (base, *(f"{base}-{number}" for number in range(2, 10))):
             if not self._taken(name):
                 return name
-        return f"{base}-{_random(6)}"
+        return f"{base}-{random_letters(6)}"
 
     def _taken(self, name: str) -> bool:
         job = self._store.find(name)
@@ -183,7 +180,3 @@ def _shown_run(run: RunRecord) -> JobRun:
         ended=run.ended,
         detail=run.detail,
     )
-
-
-def _random(count: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(count))

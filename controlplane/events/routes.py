@@ -8,6 +8,7 @@ from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.handlers import WebsocketRouteHandler
 
+from controlplane import places
 from controlplane.auth.guards import accept, needs
 from controlplane.auth.policy import Right
 from controlplane.auth.service import Tokens
@@ -28,7 +29,7 @@ def route(bus: Bus, snapshot: Callable[[], Sequence[Workspace]], tokens: Tokens)
     async def events(socket: WebSocket[Any, Any, Any]) -> None:
         if not await accept(socket, tokens, Right.MANAGE):
             return
-        epoch, after = socket.query_params.get("epoch"), _number(socket.query_params.get("after"))
+        epoch, after = socket.query_params.get("epoch"), places.number(socket.query_params.get("after"))
         only = socket.query_params.get("workspace")
         with bus.subscribe(snapshot, epoch=epoch, after=after, only=only) as subscription:
             gone = await _follow(socket, subscription)
@@ -70,7 +71,3 @@ async def _follow(socket: WebSocket[Any, Any, Any], subscription: Subscription) 
             gone = True
             group.cancel_scope.cancel()
     return gone
-
-
-def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 19 else None

@@ -10,6 +10,7 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.handlers import WebsocketRouteHandler
 from litestar.params import FromPath
 
+from controlplane import places
 from controlplane.auth.guards import accept, needs
 from controlplane.auth.policy import Right
 from controlplane.auth.service import Tokens
@@ -98,7 +99,7 @@ async def _serve(
 ) -> None:
     if not await accept(socket, tokens, Right.MANAGE):
         return
-    epoch, after = socket.query_params.get("epoch"), _number(socket.query_params.get("after"))
+    epoch, after = socket.query_params.get("epoch"), places.number(socket.query_params.get("after"))
     with Watcher(sessions, changes, name, epoch=epoch, after=after) as watcher:
         why = await _follow(socket, watcher)
     if why is None:
@@ -151,7 +152,3 @@ def _hear(watcher: Watcher, frame: str | bytes) -> None:
         watcher.subscribe(msgspec.json.decode(frame, type=Subscribe))
     except (msgspec.DecodeError, UnicodeError) as exc:
         raise InvalidInput(f"A frame could not be read: {exc}") from exc
-
-
-def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 19 else None

@@ -1,14 +1,14 @@
 """The use cases of tasks. What happens to a task by itself, from its turn to its end, is :mod:`.dispatcher`'s."""
 
-import secrets
-import string
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
 import anyio
 
+from controlplane import places
 from controlplane.errors import Conflict, InvalidInput, NotFound, TooLarge, WorkerError
+from controlplane.ids import new_id
 from controlplane.ports import WorkerLink
 from controlplane.tasks import state
 from controlplane.tasks.state import Record
@@ -29,8 +29,6 @@ from protocol.tasks import (
 )
 from protocol.worker import CancelTask, ReadOutcome, ReadTaskLog, TaskLog, TaskOutcome
 from protocol.workspaces import Workspace, WorkspaceStatus
-
-_LETTERS = string.digits + string.ascii_lowercase
 
 ASK_SECONDS = 20.0
 
@@ -82,7 +80,7 @@ class TaskService:
         if not wanted.create:
             await self._must_take(wanted)
         record = self._store.add(
-            new_id(), wanted.workspace, state.wishes(wanted), wanted.task, wanted.key, datetime.now(UTC)
+            new_id("t"), wanted.workspace, state.wishes(wanted), wanted.task, wanted.key, datetime.now(UTC)
         )
         self._dispatcher.nudge()
         return state.shown(record)
@@ -100,9 +98,7 @@ class TaskService:
 
     async def list(self, wanted: ListTasks) -> Tasks:
         """A page, the newest first."""
-        before = int(wanted.cursor) if wanted.cursor and wanted.cursor.isascii() and wanted.cursor.isdigit() else None
-        if wanted.cursor is not None and (before is None or before >= 1 << 62):
-            raise InvalidInput("That cursor is none of `tasks.list`; begin without one.")
+        before = places.before(wanted.cursor, "tasks.list")
         page = self._store.page(workspace=wanted.workspace, state=wanted.state, before=before, limit=wanted.limit + 1)
         shown, more = page[: wanted.limit], len(page) > wanted.limit
         return Tasks(
@@ -111,11 +107,6 @@ class TaskService:
 
     async def get(self, id_: str) -> Task:
         return state.shown(self._must_exist(id_))
-
-    async def text(self, id_: str) -> str:
-        """All of what the agent was told."""
-        self._must_exist(id_)
-        return self._store.text(id_)
 
     async def logs(self, wanted: ReadTaskLogs) -> TaskLogs:
         """A piece of what the agent has printed."""
@@ -200,10 +191,6 @@ class News:
     def tell(self) -> None:
         self._event.set()
         self._event = anyio.Event()
-
-
-def new_id() -> str:
-    return "t-" + "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
 def _rests(record: Record) -> bool:

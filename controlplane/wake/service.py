@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import secrets
-import string
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -13,10 +11,12 @@ from typing import Final
 import anyio
 import msgspec
 
+from controlplane import places
 from controlplane.auth.identity import Identity
 from controlplane.db import Database
 from controlplane.errors import InvalidInput, NotFound, NotReady, TooMany
 from controlplane.hook_settings import GatewaySettings, HookSettings
+from controlplane.ids import new_id
 from controlplane.wake.dialer import Dialer, Resolver
 from controlplane.wake.forwarder import Courier, Forwarder
 from controlplane.wake.message import OWN_ID, Message, bounded, clean, mode_of, read_request
@@ -42,8 +42,6 @@ from protocol.wake import (
 )
 
 log = logging.getLogger(__name__)
-
-_LETTERS = string.digits + string.ascii_lowercase
 
 OPEN_LIMIT: Final = 50_000
 """Wakes that may wait."""
@@ -134,7 +132,8 @@ class WakeService:
             raise InvalidInput(TEXT_REQUIRED)
         if id is not None and not OWN_ID.fullmatch(id):
             raise InvalidInput(f"{id!r} is no id for a wake.")
-        message = Message(id=id or new_id(), text=bounded(cleaned), mode=mode_of(mode), workspace=workspace, task=task)
+        id_ = id or new_id("w")
+        message = Message(id=id_, text=bounded(cleaned), mode=mode_of(mode), workspace=workspace, task=task)
         self._check_room(workspace=None)
         await self._outbox.add(message, self._forwarder.default)
         return message.id
@@ -149,7 +148,7 @@ class WakeService:
         if not self._forwarder.couriers:
             raise NotReady(NO_GATEWAY)
         workspace = identity.workspace if identity.kind is IdentityKind.WORKSPACE else None
-        id_ = new_id() if not key else _id_of(identity, key)
+        id_ = new_id("w") if not key else _id_of(identity, key)
         self._check_room(workspace)
         if identity.kind in (IdentityKind.WORKSPACE, IdentityKind.NODE):
             wait = self._rate.wait(f"{identity.kind}:{identity.workspace or identity.node}")
@@ -207,9 +206,7 @@ class WakeService:
 
     def page(self, wanted: ListWakes) -> Wakes:
         """A page, the newest first."""
-        before = int(wanted.cursor) if wanted.cursor and wanted.cursor.isascii() and wanted.cursor.isdigit() else None
-        if wanted.cursor is not None and (before is None or before >= 1 << 62):
-            raise InvalidInput("That cursor is none of `wakes.list`; begin without one.")
+        before = places.before(wanted.cursor, "wakes.list")
         page = self._outbox.page(workspace=wanted.workspace, state=wanted.state, before=before, limit=wanted.limit + 1)
         shown, more = page[: wanted.limit], len(page) > wanted.limit
         return Wakes(
@@ -276,10 +273,6 @@ class WakeService:
         if record is None:
             raise NotFound(f"There is no wake {id_!r}; `perry wakes list` shows them.")
         return record
-
-
-def new_id(kind: str = "w") -> str:
-    return f"{kind}-" + "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
 def _id_of(identity: Identity, key: str) -> str:

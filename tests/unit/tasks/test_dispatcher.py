@@ -274,7 +274,7 @@ async def test_a_task_of_many_bytes(scene: Scene) -> None:
     scene.running("alpha")
     text = "“$(rm)”\n🙂" * (TASK_LIMIT // 20)
     task = await scene.service.dispatch(DispatchTask(workspace="alpha", task=text))
-    assert await scene.service.text(task.id) == text
+    assert scene.store.text(task.id) == text
     assert len(task.text) == 400
     with pytest.raises(TooLarge, match="file"):
         await scene.service.dispatch(DispatchTask(workspace="alpha", task="x" * (TASK_LIMIT + 1)))
