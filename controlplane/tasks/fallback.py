@@ -20,6 +20,7 @@ from controlplane.tasks.looking import Looker
 from controlplane.tasks.policy import Conclusion, Marks, Verdict
 from controlplane.tasks.state import UNDER_WAY, Record, shown
 from controlplane.tasks.store import Store
+from controlplane.tasks.words import clean
 from protocol.tasks import Checked, CheckTask, TaskState
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Fallback:
     def _note_stall(self, record: Record, verdict: Verdict) -> Record:
         stalls = verdict.conclusion is Conclusion.STALLED
         if stalls and record.state is TaskState.RUNNING:
-            reason = policy.clean(verdict.text)[:1000]
+            reason = clean(verdict.text)[:1000]
             record = msgspec.structs.replace(record, state=TaskState.STALLED, reason=reason, stalls=record.stalls + 1)
             self._changed(record)
         elif not stalls and record.state is TaskState.STALLED:

@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 
 from controlplane.tasks.seen import Checkout, Ended, Seen, Session
+from controlplane.tasks.words import clean
 from protocol.sessions import SessionStatus
 
 STALL: Final = timedelta(minutes=10)
@@ -255,11 +256,6 @@ def subject(seen: Seen) -> str:
     """What is spoken of."""
     what = f"Task {seen.task}" if seen.task is not None else "The work"
     return f"{what} ({seen.agent} in {seen.workspace})"
-
-
-def clean(text: str) -> str:
-    """One line without control characters."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def quoted(text: str | None, *, from_end: bool = False) -> str:

@@ -16,7 +16,8 @@ from controlplane.errors import PerryError, WorkerError
 from controlplane.ports import WorkerLink
 from controlplane.tasks.dispatcher import Waker
 from controlplane.tasks.service import ASK_SECONDS
-from controlplane.tasks.state import SAID, clean
+from controlplane.tasks.state import SAID
+from controlplane.tasks.words import clean
 from protocol.sessions import SessionStatus
 from protocol.worker import AgentSignal, Event, SessionGone, SessionSeen, TakeSignals
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from controlplane.tasks.words import clean
 from protocol.tasks import ENDED, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
 
@@ -167,11 +168,6 @@ def next_to_begin(
             busy[record.workspace] += 1
             chosen.append(record)
     return chosen
-
-
-def clean(text: str) -> str:
-    """One line without control characters: what a workspace says ends up on terminals and in prompts."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def wake_id(record: Record) -> str:
