@@ -17,11 +17,11 @@ from protocol.sessions import SessionStatus, ToolCall
 from protocol.worker import SessionFacts
 from worker.agents.claude_format import TITLE_LIMIT, ClaudeFormat, Record, blocks_of
 from worker.agents.transcripts import Transcripts, Turn
+from worker.opening import open_below, open_to_append
 from worker.sessions import blocks
 from worker.sessions.agent import Found, Known, Looked, NotPossible, Place
 from worker.sessions.lines import Unreadable, plain
 from worker.sessions.liveness import Processes
-from worker.sessions.opening import open_below, open_to_append
 from worker.sessions.transcript import State
 
 

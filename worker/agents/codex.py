@@ -21,10 +21,10 @@ from protocol.sessions import SessionStatus
 from protocol.worker import SessionFacts
 from worker.agents.codex_format import TITLE_LIMIT, CodexFormat, Record
 from worker.agents.transcripts import Transcripts, Turn
+from worker.opening import open_below
 from worker.sessions.agent import Found, Known, Looked, NotPossible, Place
 from worker.sessions.lines import Unreadable, plain
 from worker.sessions.liveness import Processes
-from worker.sessions.opening import open_below
 from worker.sessions.transcript import State
 
 FILE: Final = re.compile(r"rollout-.+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl")

@@ -16,10 +16,10 @@ import msgspec
 from protocol.sessions import Block, MessageRole, ToolResult
 from protocol.worker import SessionFacts
 from worker.agents.transcripts import Transcripts, Turn
+from worker.opening import open_below, open_to_append
 from worker.sessions import blocks
 from worker.sessions.agent import Found, NotPossible
 from worker.sessions.lines import Unreadable, count, plain, word
-from worker.sessions.opening import open_below, open_to_append
 from worker.sessions.transcript import Conversation, Open, State, key_of
 
 TITLE_LIMIT: Final = 300

@@ -15,10 +15,10 @@ from protocol.sessions import Message, SessionStatus
 from protocol.worker import Page, SessionFacts
 from worker.agents.opencode_messages import Row, model_of
 from worker.agents.transcripts import missed
+from worker.opening import NotRegular, open_below
 from worker.sessions import blocks
 from worker.sessions.agent import Found, Looked
 from worker.sessions.lines import LINE_LIMIT, Unreadable, plain
-from worker.sessions.opening import NotRegular, open_below
 
 NAMES_LIMIT: Final = 100_000
 

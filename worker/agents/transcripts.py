@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Final
 
 from protocol.sessions import SessionStatus, Tokens
 from protocol.worker import Page, SessionFacts
+from worker.opening import NotRegular, open_below
 from worker.sessions import transcript
 from worker.sessions.agent import Found, Known, Looked, Place
 from worker.sessions.blocks import moment
 from worker.sessions.lines import Unreadable
 from worker.sessions.liveness import Processes
-from worker.sessions.opening import NotRegular, open_below
 
 ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
 

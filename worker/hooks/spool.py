@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 
 from protocol.worker import AgentSignal, Done, Request, TakeSignals
 from worker.hooks.meaning import meaning
+from worker.opening import open_below
 from worker.ports import UNNUMBERED, Handler, Told
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Signals:
             match = NAME.fullmatch(entry.name)
             if match is None or match["id"] in self._seen:
                 continue
-            signal = _read(Path(entry.path), match["agent"], match["id"])
+            signal = self._read(entry.name, match["agent"], match["id"])
             if signal is None:
                 self._drop(Path(entry.path))
                 continue
@@ -95,37 +95,36 @@ class Signals:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
+    def _read(self, name: str, agent: str, id_: str) -> AgentSignal | None:
+        """None where it says nothing that means something."""
+        try:
+            handle = open_below(self._folder, str(self._folder / name))
+        except OSError:
+            return None
+        with os.fdopen(handle, "rb") as file:
+            about = os.fstat(handle)
+            if about.st_size > SIZE_LIMIT:
+                return None
+            data = file.read(SIZE_LIMIT)
+        try:
+            found = meaning(agent, msgspec.json.decode(data, strict=False))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        if found is None:
+            return None
+        return AgentSignal(
+            seq=UNNUMBERED,
+            id=id_,
+            agent=agent,
+            session_id=found.session_id,
+            what=found.what,
+            text=found.text,
+            at=datetime.fromtimestamp(about.st_mtime, UTC),
+        )
+
 
 def _age(entry: "os.DirEntry[str]") -> tuple[int, str]:
     try:
         return entry.stat(follow_symlinks=False).st_mtime_ns, entry.name
     except FileNotFoundError:
         return 0, entry.name
-
-
-def _read(path: Path, agent: str, id_: str) -> AgentSignal | None:
-    """None where it says nothing that means something."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > SIZE_LIMIT:
-            return None
-        data = file.read(SIZE_LIMIT)
-    try:
-        found = meaning(agent, msgspec.json.decode(data, strict=False))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    if found is None:
-        return None
-    return AgentSignal(
-        seq=UNNUMBERED,
-        id=id_,
-        agent=agent,
-        session_id=found.session_id,
-        what=found.what,
-        text=found.text,
-        at=datetime.fromtimestamp(about.st_mtime, UTC),
-    )

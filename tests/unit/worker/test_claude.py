@@ -21,9 +21,9 @@ from tests.unit.worker.agents import (
     shape,
 )
 from worker.agents.claude import Claude
+from worker.opening import NotRegular
 from worker.sessions.agent import NotPossible
 from worker.sessions.index import Index
-from worker.sessions.opening import NotRegular
 
 
 @pytest.fixture

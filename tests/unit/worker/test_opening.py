@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.worker.agents import put
-from worker.sessions.opening import NotRegular, open_below
+from worker.opening import NotRegular, open_below
 
 
 def test_a_regular_file_is_opened(tmp_path: Path) -> None:
