@@ -533,6 +533,25 @@ class WorkerFollower(Protocol):
         """The workspace is gone for good."""
 
 
+# --- whoever waits ---------------------------------------------------------------------------------------------------
+
+
+class Waker(Protocol):
+    """Takes a wake for whoever waits, for good; see :mod:`controlplane.wake`. What follows is the outbox's."""
+
+    async def wake(
+        self,
+        text: str,
+        *,
+        mode: str = "now",
+        workspace: str | None = None,
+        task: str | None = None,
+        id: str | None = None,
+    ) -> str:
+        """The wake's id, once it is on the disk. A known ``id`` is the same wake. InvalidInput for an empty text;
+        TooMany where far too many wait."""
+
+
 # --- this machine ----------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from controlplane.ports import Waker
 from protocol.cron import SessionTarget
 from protocol.wake import WakeMode
 
@@ -58,13 +59,6 @@ class Doer(Protocol):
 
     async def do(self, run: Begun) -> str | None:
         """What came of it, for the history. PerryError says why it failed."""
-
-
-class Waker(Protocol):
-    """Takes a wake, for good. A known ``id`` is the same wake."""
-
-    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
-        """The wake's id."""
 
 
 class Wakes:

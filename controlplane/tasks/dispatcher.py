@@ -16,7 +16,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from controlplane.errors import Conflict, NotFound, PerryError, WorkerError, WorkerUnavailable
-from controlplane.ports import WorkerLink
+from controlplane.ports import Waker, WorkerLink
 from controlplane.tasks import state
 from controlplane.tasks.service import ASK_SECONDS, News
 from controlplane.tasks.state import UNDER_WAY, Record
@@ -45,20 +45,6 @@ class Workspaces(Protocol):
     async def start(self, wanted: StartWorkspace) -> Workspace: ...
 
     async def delete(self, wanted: DeleteWorkspace) -> None: ...
-
-
-class Waker(Protocol):
-    """Takes a wake, for good; see :mod:`controlplane.wake`. A known id is the same wake."""
-
-    async def wake(
-        self,
-        text: str,
-        *,
-        mode: str = "now",
-        workspace: str | None = None,
-        task: str | None = None,
-        id: str | None = None,
-    ) -> str: ...
 
 
 class Dispatcher:

@@ -14,8 +14,8 @@ import anyio
 import msgspec
 
 from controlplane.errors import InvalidInput, NotFound, PerryError
+from controlplane.ports import Waker
 from controlplane.tasks import policy
-from controlplane.tasks.dispatcher import Waker
 from controlplane.tasks.looking import Looker
 from controlplane.tasks.policy import Conclusion, Marks, Verdict
 from controlplane.tasks.state import UNDER_WAY, Record, shown

@@ -13,8 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from controlplane.errors import PerryError, WorkerError
-from controlplane.ports import WorkerLink
-from controlplane.tasks.dispatcher import Waker
+from controlplane.ports import Waker, WorkerLink
 from controlplane.tasks.service import ASK_SECONDS
 from controlplane.tasks.state import SAID
 from controlplane.tasks.words import clean
