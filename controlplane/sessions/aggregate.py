@@ -6,7 +6,7 @@ since 1970, UTC.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -174,16 +174,6 @@ def message_of(told: Message, mask: Callable[[str], str], now: int) -> Message |
         at=None if at is None else moment(at),
         model=line(told.model, _ID),
     )
-
-
-def texts_of(messages: Iterable[Message]) -> Iterator[str]:
-    """All that is masked in these."""
-    for message in messages:
-        for block in message.blocks[:BLOCKS]:
-            if isinstance(block, Text | Thinking):
-                yield block.text
-            else:
-                yield block.input if isinstance(block, ToolCall) else block.output
 
 
 def counts(role: str) -> bool:

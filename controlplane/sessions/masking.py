@@ -1,13 +1,14 @@
 """Takes secrets out of what is indexed: what has the shape of a token, and what Perry itself knows to be one.
 
-Values in, values out. A pattern is tried only where one of its literals stands in the text, since looking for a literal
-is a hundred times as fast: what has none costs about a second for a gigabyte and a dozen literals.
+Values in, values out. A pattern is tried only where one of its literals stands in the text. All literals, and all
+values that Perry knows, are looked for at once (Aho and Corasick's automaton): three seconds for a gigabyte.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import ahocorasick_rs
 import msgspec
 
 MASKED: Final = "[masked]"
@@ -78,6 +79,9 @@ SHAPES: Final[Sequence[_Shape]] = (
 )  # fmt: skip
 
 
+LITERALS: Final = frozenset(literal for shape in SHAPES for literal in shape.literals)
+
+
 class Mask:
     """``known`` are values of secrets, which are masked wherever they stand."""
 
@@ -85,27 +89,21 @@ class Mask:
         pieces = {piece.strip() for value in known for piece in (value, *value.splitlines())}
         # The longest first: one may contain another.
         self._known = sorted(filter(_is_known, pieces), key=len, reverse=True)
-        self._shapes = SHAPES
+        self._signs = ahocorasick_rs.AhoCorasick({*self._known, *LITERALS}, store_patterns=True)
 
     def __call__(self, text: str) -> str:
         """The text without its secrets."""
+        # Overlapping: a value that is known may begin like a token.
+        signs = set(self._signs.find_matches_as_strings(text, overlapping=True))
+        if not signs:
+            return text
         for value in self._known:
-            if value in text:
+            if value in signs:
                 text = text.replace(value, MASKED)
-        for shape in self._shapes:
-            for literal in shape.literals:
-                if literal in text:
-                    text = shape.pattern.sub(_keep, text)
-                    break
+        for shape in SHAPES:
+            if not signs.isdisjoint(shape.literals):
+                text = shape.pattern.sub(_keep, text)
         return text
-
-    def within(self, texts: Iterable[str]) -> "Mask":
-        """The same for these texts, and quick: what is in none of them is looked for once, and not in each."""
-        everything = "\n".join(texts)
-        narrow = Mask()
-        narrow._known = [value for value in self._known if value in everything]
-        narrow._shapes = [shape for shape in SHAPES if any(literal in everything for literal in shape.literals)]
-        return narrow
 
 
 def _is_known(value: str) -> bool:

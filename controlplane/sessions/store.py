@@ -18,7 +18,6 @@ from controlplane.sessions.aggregate import (
     millis,
     moment,
     status_of,
-    texts_of,
     title_of,
 )
 from controlplane.sessions.masking import Mask
@@ -164,7 +163,6 @@ def note(
 
 def prepared(page: Page, mask: Mask, now: int) -> Prepared:
     """What can be done of a page before it is its turn to be written."""
-    mask = mask.within((page.facts.title or "", *texts_of(page.messages)))
     told = {found.ordinal: found for each in page.messages if (found := message_of(each, mask, now)) is not None}
     messages = list(told.values())
     return Prepared(page, messages, [_encode(message.blocks) for message in messages], mask)
