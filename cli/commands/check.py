@@ -5,6 +5,7 @@ import click
 from cli import output
 from cli.client import Client
 from cli.commands.parameters import WorkspaceName, as_json
+from cli.task_names import is_id
 from protocol.tasks import Checked, CheckTask
 
 STYLE = {"working": "green", "told": "green", "failed": "red", "unreachable": "red"}
@@ -18,10 +19,7 @@ def check(what: str, as_json: bool) -> None:
 
     The same look as the fallback's, which is taken by itself for each dispatched task.
     """
-    if what.startswith("t-") and len(what) == 14:
-        wanted = CheckTask(id=what)
-    else:
-        wanted = CheckTask(workspace=WorkspaceName().convert(what, None, None))
+    wanted = CheckTask(id=what) if is_id(what) else CheckTask(workspace=WorkspaceName().convert(what, None, None))
     found = Client().call("tasks.check", Checked, wanted, seconds=60)
     if as_json:
         output.data(found)

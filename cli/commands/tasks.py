@@ -10,6 +10,7 @@ import click
 from cli import output
 from cli.client import Client
 from cli.commands.parameters import Duration, WorkspaceName, as_json
+from cli.task_names import task_id
 from protocol.tasks import (
     ENDED,
     ListTasks,
@@ -43,7 +44,10 @@ NOT_YET: Final = 124
 
 @click.group()
 def tasks() -> None:
-    """What became of the tasks that were dispatched."""
+    """What became of the tasks that were dispatched.
+
+    A TASK is called by its id, or by the name of its workspace, which means the latest one there.
+    """
 
 
 @tasks.command("list")
@@ -73,11 +77,12 @@ def list_(workspace: str | None, state: str | None, limit: int, as_json: bool) -
 
 
 @tasks.command()
-@click.argument("id_", metavar="ID")
+@click.argument("name", metavar="TASK")
 @as_json
-def show(id_: str, as_json: bool) -> None:
+def show(name: str, as_json: bool) -> None:
     """Show one task."""
-    task = Client().call("tasks.get", Task, TaskRef(id=id_))
+    client = Client()
+    task = client.call("tasks.get", Task, TaskRef(id=task_id(client, name)))
     if as_json:
         output.data(task)
         return
@@ -100,12 +105,13 @@ def show(id_: str, as_json: bool) -> None:
 
 
 @tasks.command()
-@click.argument("id_", metavar="ID")
+@click.argument("name", metavar="TASK")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task has ended.")
 @click.option("--tail", type=click.IntRange(1), metavar="BYTES", help="Begin so many bytes before the end.")
-def logs(id_: str, follow: bool, tail: int | None) -> None:
+def logs(name: str, follow: bool, tail: int | None) -> None:
     """Print what the agent prints."""
     client = Client()
+    id_ = task_id(client, name)
     offset = -tail if tail is not None else 0
     while True:
         wanted = ReadTaskLogs(id=id_, offset=offset, limit=LOG_PIECE)
@@ -121,19 +127,20 @@ def logs(id_: str, follow: bool, tail: int | None) -> None:
 
 
 @tasks.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("names", metavar="TASK...", nargs=-1, required=True)
 @click.option("--any", "any_", is_flag=True, help="Until one of them has ended, or waits for a person.")
 @click.option("--all", "all_", is_flag=True, help="Until all of them have, which is the default.")
 @click.option("--timeout", type=Duration(), help="Give up after so long, such as 20m.")
 @as_json
-def wait(ids: tuple[str, ...], any_: bool, all_: bool, timeout: float | None, as_json: bool) -> None:
+def wait(names: tuple[str, ...], any_: bool, all_: bool, timeout: float | None, as_json: bool) -> None:
     """Wait until tasks have ended, or one of them needs a person.
 
     Exit codes: 0 all of those that have ended succeeded, 1 one did not, 8 one waits for a person, 124 the time is over.
     """
     if any_ and all_:
         raise click.UsageError("--any and --all exclude each other.")
-    waited = _wait(Client(), ids, any_=any_, timeout=timeout)
+    client = Client()
+    waited = _wait(client, [task_id(client, name) for name in names], any_=any_, timeout=timeout)
     if as_json:
         output.data(waited)
     else:
@@ -145,20 +152,21 @@ def wait(ids: tuple[str, ...], any_: bool, all_: bool, timeout: float | None, as
 
 
 @tasks.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-def cancel(ids: tuple[str, ...]) -> None:
+@click.argument("names", metavar="TASK...", nargs=-1, required=True)
+def cancel(names: tuple[str, ...]) -> None:
     """End tasks, with all the processes of each. What they have changed stays."""
     client = Client()
-    for id_ in ids:
-        output.line(_line(client.call("tasks.cancel", Task, TaskRef(id=id_))))
+    for name in names:
+        output.line(_line(client.call("tasks.cancel", Task, TaskRef(id=task_id(client, name)))))
 
 
 @tasks.command()
-@click.argument("id_", metavar="ID")
+@click.argument("name", metavar="TASK")
 @as_json
-def result(id_: str, as_json: bool) -> None:
+def result(name: str, as_json: bool) -> None:
     """Show what a task has left: the agent's last message, the commits, the size of the diff."""
-    _show_result(Client(), id_, as_json=as_json)
+    client = Client()
+    _show_result(client, task_id(client, name), as_json=as_json)
 
 
 def wait_and_show(client: Client, id_: str, *, as_json: bool) -> None:

@@ -167,6 +167,31 @@ def test_cancelling(agent: FakeAgent, perry_: Perry) -> None:
     assert perry_("tasks", "cancel", ID).exit_code == 4
 
 
+@pytest.mark.parametrize("verb", ["show", "wait", "result", "cancel", "logs"])
+def test_a_workspaces_name_means_its_latest_task(agent: FakeAgent, perry_: Perry, verb: str) -> None:
+    done = over(TaskState.SUCCEEDED)
+    agent.answers |= {
+        "tasks.list": Tasks(items=[done], next_cursor="7"),
+        "tasks.get": done,
+        "tasks.wait": Waited(items=[done], done=True),
+        "tasks.result": TaskResult(task=done),
+        "tasks.cancel": done,
+        "tasks.logs": TaskLogs(text="x", offset=0, next=1, size=1, ended=True),
+    }
+    result = perry_("tasks", verb, "review-86")
+    assert result.exit_code == 0, result.stderr
+    (listed, wanted), (_, asked) = agent.calls[-2:]
+    assert (listed, wanted) == ("tasks.list", {"workspace": "review-86", "limit": 1})
+    assert ID in (asked.get("id"), *asked.get("ids", ()))
+
+
+def test_a_name_without_a_task(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers["tasks.list"] = Tasks(items=[])
+    result = perry_("tasks", "result", "review-86")
+    assert result.exit_code == 4 and "no task in a workspace 'review-86'" in result.stderr
+    assert perry_("tasks", "result", "Review 86").exit_code == 2
+
+
 def test_a_look(agent: FakeAgent, perry_: Perry) -> None:
     agent.answers["tasks.check"] = Checked(
         conclusion="stalled", text="Task x has \x1bstalled.", commands=["perry tasks logs x"], quiet=700.0
