@@ -544,6 +544,7 @@ class Waker(Protocol):
         text: str,
         *,
         mode: str = "now",
+        session: str = "main",
         workspace: str | None = None,
         task: str | None = None,
         id: str | None = None,

@@ -1,23 +1,15 @@
 """Cron: jobs that run at a time, at intervals, or by the calendar."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Final
 
 import msgspec
 
-from protocol.wake import TEXT_LIMIT, WakeMode
+from protocol.wake import TEXT_LIMIT, SessionTarget, WakeMode
 from protocol.wire import Told, Wire
 
 MESSAGE_LIMIT: Final = TEXT_LIMIT
 """Bytes of a job's message, at most."""
-
-
-class SessionTarget(StrEnum):
-    """Where the assistant takes it up: in its main session, or in one of its own."""
-
-    MAIN = "main"
-    ISOLATED = "isolated"
 
 
 class AddJob(Wire, frozen=True, forbid_unknown_fields=True):

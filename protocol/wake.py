@@ -37,6 +37,13 @@ class WakeMode(StrEnum):
     NEXT_HEARTBEAT = "next-heartbeat"
 
 
+class SessionTarget(StrEnum):
+    """Where the assistant takes it up: in its main session, or in one of its own."""
+
+    MAIN = "main"
+    ISOLATED = "isolated"
+
+
 class DoorAnswer(Wire, frozen=True):
     """What a wake door answers. ``id`` is there when the wake is safe; ``error`` when it was not taken."""
 
@@ -72,7 +79,8 @@ class WakeAttempt(Wire, frozen=True):
 class Wake(Wire, frozen=True):
     """A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try.
 
-    ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it.
+    ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it. ``session`` is
+    ``isolated`` where the assistant is to take it up in a session of its own.
     """
 
     id: str
@@ -87,6 +95,7 @@ class Wake(Wire, frozen=True):
     next: datetime | None = None
     settled: datetime | None = None
     answer: str | None = None
+    session: str | None = None
 
 
 class ShownWake(Wire, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.errors import InvalidInput, TooLarge
-from protocol.wake import TEXT_LIMIT, TEXT_REQUIRED, WakeMode
+from protocol.wake import TEXT_LIMIT, TEXT_REQUIRED, SessionTarget, WakeMode
 
 OWN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a wake may be known by."""
@@ -30,6 +30,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     text: str
     mode: WakeMode = WakeMode.NOW
+    session: SessionTarget = SessionTarget.MAIN
     workspace: str | None = None
     task: str | None = None
     lane: str | None = None

@@ -101,9 +101,20 @@ class Outbox:
         now = number_of(self._now())
         lane = message.workspace or "" if message.lane is None else message.lane
         rows = self._db.rows(
-            "INSERT INTO wakes (id, lane, workspace, task, text, mode, gateway, state, created, since) "
-            f"VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT (id) DO NOTHING RETURNING {FIELDS}, text",
-            (message.id, lane, message.workspace, message.task, message.text, message.mode, gateway, now, now),
+            "INSERT INTO wakes (id, lane, workspace, task, text, mode, session, gateway, state, created, since) "
+            f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT (id) DO NOTHING RETURNING {FIELDS}, text",
+            (
+                message.id,
+                lane,
+                message.workspace,
+                message.task,
+                message.text,
+                message.mode,
+                message.session,
+                gateway,
+                now,
+                now,
+            ),
         )
         return [record_of(row) for row in rows]
 

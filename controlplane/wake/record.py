@@ -6,10 +6,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from controlplane.wake.message import delivered_text
-from protocol.wake import Wake, WakeMode, WakeState
+from protocol.wake import SessionTarget, Wake, WakeMode, WakeState
 
 FIELDS: Final = (
-    "number, id, lane, workspace, task, mode, gateway, state, created, since, next, settled, attempts, status, answer"
+    "number, id, lane, workspace, task, mode, session, gateway, state, created, since, next, settled, attempts, "
+    "status, answer"
 )
 """What is selected of a wake, and ``text`` besides."""
 
@@ -33,6 +34,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     settled: datetime | None = None
     status: int | None = None
     answer: str | None = None
+    session: SessionTarget = SessionTarget.MAIN
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the assistant is to take it up in a session of its own."""
+        return self.session is SessionTarget.ISOLATED
 
     @property
     def only_once(self) -> bool:
@@ -58,6 +65,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             next=self.next,
             settled=self.settled,
             answer=self.answer,
+            session=self.session if self.isolated else None,
         )
 
 
@@ -85,6 +93,7 @@ def record_of(row: Row) -> Record:
         settled=maybe_time(row["settled"]),
         status=row["status"],
         answer=row["answer"],
+        session=SessionTarget(row["session"]),
     )
 
 

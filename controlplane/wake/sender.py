@@ -17,12 +17,20 @@ from controlplane.wake.signature import key_of, signed
 from controlplane.wake.target import Target
 from controlplane.wake.verdict import Fate, Reply, Verdict, of_reply
 from protocol.version import VERSION
+from protocol.wake import SessionTarget
 
 ANSWER_SECONDS: Final = 120.0
 """So long a gateway may take to answer. Long, since one that is asked again would be told twice."""
 
 BODY_LIMIT: Final = 64 << 10
 """Bytes of an answer that are read."""
+
+CLAWDBOT: Final = "clawdbot"
+
+NO_AGENT_DOOR: Final = (
+    "The gateway's url has a path that does not end in /wake, so its door for sessions of their own is not known; give "
+    "the url without a path in hooks.gateways, and try again with `perry wakes retry`."
+)
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -32,10 +40,21 @@ class _Sent(msgspec.Struct, frozen=True):
     mode: str
 
 
+class _Turn(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What they are sent for a session of its own. Both tell the main session how it ended; clawdbot would also send
+    the answer to whatever chat was used last, unless ``deliver`` is false."""
+
+    message: str
+    name: str
+    wake_mode: str
+    deliver: bool = True
+
+
 class _Data(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     text: str
     mode: str
+    session: str = SessionTarget.MAIN
     workspace: str | None = None
     task: str | None = None
 
@@ -59,11 +78,13 @@ class Sender:
 
     async def send(self, wake: Record, secret: str) -> Verdict:
         """What came of it; never an exception of the network's. NotReady where the secret cannot sign."""
+        if (url := self._door(wake)) is None:
+            return Verdict(fate=Fate.REJECTED, answer=NO_AGENT_DOOR)
         headers, body = self._request(wake, secret)
         heard: list[Reply] = []
         with anyio.move_on_after(ANSWER_SECONDS):
             try:
-                await self._exchange(headers, body, heard)
+                await self._exchange(url, headers, body, heard)
             except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as exc:
                 if not heard:
                     return Verdict(fate=Fate.RETRY, answer=_why(exc, self._target), everybody=True)
@@ -72,7 +93,11 @@ class Sender:
             return Verdict(fate=Fate.RETRY, answer=late, everybody=True)
         return of_reply(heard[-1], generic=self._target.generic, now=self._now())
 
-    async def _exchange(self, headers: dict[str, str], body: bytes, heard: list[Reply]) -> None:
+    def _door(self, wake: Record) -> str | None:
+        """A generic gateway has one for everything, and is told which session is meant."""
+        return self._target.agent_url if wake.isolated and not self._target.generic else self._target.url
+
+    async def _exchange(self, url: str, headers: dict[str, str], body: bytes, heard: list[Reply]) -> None:
         """``heard`` gets the status as soon as it is there, and then all of the answer."""
         async with (
             httpcore.AsyncConnectionPool(
@@ -81,7 +106,7 @@ class Sender:
                 max_keepalive_connections=0,
                 network_backend=self._dialer,
             ) as pool,
-            pool.stream("POST", self._target.url, headers=list(headers.items()), content=body) as response,
+            pool.stream("POST", url, headers=list(headers.items()), content=body) as response,
         ):
             wish = [value.decode("latin-1") for name, value in response.headers if name.lower() == b"retry-after"]
             reply = Reply(status=response.status, whole=False, retry_after=wish[0] if wish else None)
@@ -102,12 +127,24 @@ class Sender:
             "Idempotency-Key": wake.id,
         }
         if not self._target.generic:
-            body = msgspec.json.encode(_Sent(text=audible(wake.whole_text), mode=wake.mode))
-            return headers | {"Authorization": f"Bearer {secret}"}, body
+            return headers | {"Authorization": f"Bearer {secret}"}, msgspec.json.encode(self._asked(wake))
         now = self._now()
-        data = _Data(id=wake.id, text=wake.text, mode=wake.mode, workspace=wake.workspace, task=wake.task)
+        data = _Data(
+            id=wake.id,
+            text=wake.text,
+            mode=wake.mode,
+            session=wake.session,
+            workspace=wake.workspace,
+            task=wake.task,
+        )
         body = msgspec.json.encode(_Webhook(type="perry.wake", timestamp=wake.created, data=data))
         return headers | signed(key_of(secret), wake.id, now, body), body
+
+    def _asked(self, wake: Record) -> _Sent | _Turn:
+        text = audible(wake.whole_text)
+        if wake.isolated:
+            return _Turn(message=text, name="Perry", wake_mode=wake.mode, deliver=self._target.kind != CLAWDBOT)
+        return _Sent(text=text, mode=wake.mode)
 
 
 @cache

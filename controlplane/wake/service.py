@@ -32,6 +32,7 @@ from protocol.wake import (
     ListWakes,
     Retried,
     RetryWakes,
+    SessionTarget,
     ShownWake,
     TestWake,
     Wake,
@@ -119,6 +120,7 @@ class WakeService:
         text: str,
         *,
         mode: str = WakeMode.NOW,
+        session: str = SessionTarget.MAIN,
         workspace: str | None = None,
         task: str | None = None,
         id: str | None = None,
@@ -133,7 +135,14 @@ class WakeService:
         if id is not None and not OWN_ID.fullmatch(id):
             raise InvalidInput(f"{id!r} is no id for a wake.")
         id_ = id or new_id("w")
-        message = Message(id=id_, text=bounded(cleaned), mode=mode_of(mode), workspace=workspace, task=task)
+        message = Message(
+            id=id_,
+            text=bounded(cleaned),
+            mode=mode_of(mode),
+            session=SessionTarget(session),
+            workspace=workspace,
+            task=task,
+        )
         self._check_room(workspace=None)
         await self._outbox.add(message, self._forwarder.default)
         return message.id

@@ -13,6 +13,11 @@ from protocol.wake import WAKE_PATH
 
 GENERIC: Final = "generic"
 
+AGENT: Final = "agent"
+"""The last part of the path of a gateway's door for sessions of their own, where that of its wake door is WAKE."""
+
+WAKE: Final = "wake"
+
 TAILNET: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
 _LOCAL: Final = frozenset({"localhost", "ip6-localhost"})
@@ -31,18 +36,33 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway: exactly this host and port, and nothing else."""
 
     name: str
+    kind: str
     host: str
     port: int
     secure: bool
     path: str
     way: Way
-    generic: bool
+
+    @property
+    def generic(self) -> bool:
+        """Whether it is neither clawdbot nor openclaw."""
+        return self.kind == GENERIC
 
     @property
     def url(self) -> str:
         """As people read it, and as it is asked for."""
+        return f"{self._origin}{self.path}"
+
+    @property
+    def agent_url(self) -> str | None:
+        """The door for what is taken up in a session of its own; None where there is none, or nobody can tell."""
+        above, _, door = self.path.rpartition("/")
+        return f"{self._origin}{above}/{AGENT}" if door == WAKE and not self.generic else None
+
+    @property
+    def _origin(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}{self.path}"
+        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
 
 
 def target_of(gateway: GatewaySettings, *, on_tailnet: bool, domain: str | None) -> Target:
@@ -57,12 +77,12 @@ def target_of(gateway: GatewaySettings, *, on_tailnet: bool, domain: str | None)
     path = parts.path if generic or parts.path.strip("/") else WAKE_PATH
     return Target(
         name=gateway.name,
+        kind=gateway.kind,
         host=host,
         port=parts.port or (443 if secure else 80),
         secure=secure,
         path=path or "/",
         way=Way.TAILNET if on_tailnet and _is_tailnets(host, domain) else Way.DIRECT,
-        generic=generic,
     )
 
 

@@ -174,6 +174,7 @@ class FakeWaker:
         text: str,
         *,
         mode: str = "now",
+        session: str = "main",
         workspace: str | None = None,
         task: str | None = None,
         id: str | None = None,

@@ -1,5 +1,6 @@
 """From a wake to its gateway's answer."""
 
+import base64
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from controlplane.auth.identity import TOKEN, Identity
@@ -48,6 +50,51 @@ async def test_a_wake_reaches_its_gateway_marked_with_its_origin(wakes: WakeServ
     assert shown.text == heard.text
     assert [attempt.status for attempt in shown.attempts] == [200]
     assert gateway.token not in repr(shown) + repr(wakes.page(ListWakes()))
+
+
+@pytest.mark.parametrize(("kind", "more"), [("openclaw", {}), ("clawdbot", {"deliver": False})])
+async def test_a_session_of_its_own_is_asked_for_at_the_agents_door(
+    database: Database, gateway: Gateway, tmp_path: Path, kind: str, more: dict[str, object]
+) -> None:
+    gateway.behave = lambda _: Answer(status=202, body=b'{"ok":true,"runId":"r1"}')
+    wakes = WakeService(database, settings(tmp_path, gateway, kind=kind), tmp_path, outgoing(tmp_path))
+    async with running(wakes):
+        id_ = await wakes.wake("Sweep.", session="isolated", mode="next-heartbeat", id="cron-1")
+        await until(lambda: state(wakes, id_) == "delivered")
+    (heard,) = gateway.heard
+    assert heard.path == "/hooks/agent" and heard.key == "cron-1"
+    asked = {"message": "[Perry cron-1] Sweep.", "name": "Perry", "wakeMode": "next-heartbeat"}
+    assert heard.json == asked | more
+    assert wakes.show(WakeRef(id=id_)).wake.session == "isolated"
+
+
+async def test_where_the_agents_door_is_not_known_it_is_said(
+    database: Database, gateway: Gateway, tmp_path: Path
+) -> None:
+    (known,) = settings(tmp_path, gateway).gateways
+    elsewhere = msgspec.structs.replace(known, url=f"{gateway.url}/in/perry")
+    wakes = WakeService(database, HookSettings(gateways=(elsewhere,)), tmp_path, outgoing(tmp_path))
+    async with running(wakes):
+        refused = await wakes.wake("Sweep.", session="isolated")
+        # It holds up nothing.
+        taken = await wakes.wake("Look.")
+        await until(lambda: state(wakes, taken) == "delivered")
+    assert [heard.path for heard in gateway.heard] == ["/in/perry"]
+    shown = wakes.show(WakeRef(id=refused)).wake
+    assert shown.state == "rejected" and "does not end in /wake" in str(shown.answer)
+
+
+async def test_any_other_gateway_is_told_which_session_is_meant(
+    database: Database, gateway: Gateway, tmp_path: Path
+) -> None:
+    made = settings(tmp_path, gateway, kind="generic")
+    (tmp_path / "token-0").write_text("whsec_" + base64.b64encode(b"k" * 32).decode())
+    wakes = WakeService(database, made, tmp_path, outgoing(tmp_path))
+    async with running(wakes):
+        await wakes.wake("Sweep.", session="isolated")
+        await until(lambda: gateway.heard)
+    heard = gateway.heard[0]
+    assert (heard.path, heard.json["data"]["session"]) == ("/", "isolated")
 
 
 async def test_a_known_id_is_the_same_wake(wakes: WakeService, gateway: Gateway) -> None:
