@@ -2306,7 +2306,8 @@ export interface components {
          * Wake
          * @description A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try.
          *
-         *     ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it.
+         *     ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it. ``session`` is
+         *     ``isolated`` where the assistant is to take it up in a session of its own.
          */
         Wake: {
             id: string;
@@ -2326,6 +2327,8 @@ export interface components {
             settled?: string | null;
             /** @default null */
             answer?: string | null;
+            /** @default null */
+            session?: string | null;
         };
         /**
          * WakeAttempt
