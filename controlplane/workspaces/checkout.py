@@ -12,6 +12,7 @@ import anyio
 from controlplane.errors import CloneFailed, NotReady
 from controlplane.ports import Engine, ExecOutput, Uploads
 from controlplane.workspaces import repository
+from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.spec import HOME
 from protocol.workspaces import UnsavedWork
 
@@ -116,8 +117,9 @@ class Checkout:
         command += ["--", source, target]
         said = ""
         code = -1
-        environment = ["env", *(f"{key}={value}" for key, value in GIT_ENV.items())]
-        async for stream, data in self._engine.exec_stream(container, [*environment, *command], user=USER, cwd=HOME):
+        # With the person's variables, as where they clone by hand: a proxy, a certificate.
+        quiet = in_environment("env", *(f"{key}={value}" for key, value in GIT_ENV.items()), *command)
+        async for stream, data in self._engine.exec_stream(container, quiet, user=USER, cwd=HOME):
             if stream == "exit":
                 code = int(data)
                 continue

@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.ports import ExecOutput, Role
+from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.greeting import GREETING
 from controlplane.workspaces.spec import AUTH_KEY_FILE, HOST_KEY_FILE
 from tests.fakes.engine import FakeContainer, FakeEngine
@@ -13,6 +14,7 @@ HOST_KEY = b"ssh-ed25519 AAAAhost comment\n"
 IMAGES = ("perry/sidecar:latest", "perry/workspace-base:latest", "own:1")
 
 _WRAPPERS = ("env", "timeout", "3600", "--")
+_LOADING = in_environment()
 
 
 class FakePods:
@@ -68,7 +70,8 @@ class FakePods:
     async def command(self, container: FakeContainer, command: Sequence[str], stdin: bytes) -> ExecOutput:
         """A command runs in a container."""
         self.commands.append(command)
-        words = [word for word in command if "=" not in word and word not in _WRAPPERS] or [""]
+        itself = command[len(_LOADING) :] if list(command[: len(_LOADING)]) == _LOADING else command
+        words = [word for word in itself if "=" not in word and word not in _WRAPPERS] or [""]
         if command[-1] == HOST_KEY_FILE:
             return ExecOutput(exit_code=0, stdout=HOST_KEY, stderr=b"")
         key = " ".join(words[:2]) if words[0] == "git" else words[0]

@@ -15,6 +15,7 @@ from controlplane.errors import (
     StepFailed,
 )
 from controlplane.ports import ContainerSpec, NetworkSpec
+from controlplane.workspaces.environment import in_environment
 from protocol.workspaces import (
     DeleteWorkspace,
     ExecCommand,
@@ -137,6 +138,7 @@ async def test_a_failed_clone_is_a_failed_step_of_a_workspace_that_runs(agent: A
     assert again.startup is not None and again.startup.state is StartupState.SUCCEEDED
     clones = [command for command in agent.pods.commands if "clone" in command]
     assert len(clones) == 2 and "https://example.org/none" in clones[1]
+    assert list(clones[1][:4]) == in_environment(), "with the person's variables, which may name a proxy"
 
 
 async def test_a_clone_that_keeps_failing_can_be_taken_back(agent: Agent) -> None:
