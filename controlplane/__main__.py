@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import click
 
-from controlplane import openapi, settings_doc, wiring
+from controlplane import openapi, process, settings_doc
 from controlplane.app import procedures
 from controlplane.errors import PerryError, StartupError
 from controlplane.images.progress import Progress
@@ -25,7 +25,7 @@ def run_agent(environ: Mapping[str, str], *, checkpoint: Checkpoint = no_checkpo
     with _ends_with_a_sentence(StartupError):
         loaded = load(config_folder(environ), environ)
         logs.configure(loaded.settings.log_level)
-        wiring.run(loaded, environ, checkpoint=checkpoint)
+        process.run(loaded, environ, checkpoint=checkpoint)
 
 
 @click.group()
@@ -48,7 +48,7 @@ def build_(images: tuple[str, ...], no_cache: bool) -> None:
     progress = Progress(sys.stdout, log)
     with _ends_with_a_sentence(PerryError, f"everything that was said is in {log}"):
         try:
-            anyio.run(wiring.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, progress)
+            anyio.run(process.build, CHECKOUT, config_folder(os.environ), os.environ, images, no_cache, progress)
         finally:
             progress.close()
 

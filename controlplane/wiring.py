@@ -1,14 +1,11 @@
-"""Puts the parts together and runs them. The one task group that owns all background work is here."""
+"""Puts the parts together and keeps them running. The one task group that owns all background work is here."""
 
 import contextlib
-import fcntl
 import logging
-import os
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import anyio
 import msgspec
@@ -32,18 +29,15 @@ from controlplane.cron.service import Cron
 from controlplane.cron.store import Store as CronStore
 from controlplane.db import Database
 from controlplane.errors import (
-    AlreadyRunning,
     EngineError,
     NotReady,
     OutOfSpace,
-    StartupError,
     TailnetError,
 )
 from controlplane.events.bus import Bus
 from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import GatewaySettings
 from controlplane.gateway.store import Store as GatewayStore
-from controlplane.images.service import BuiltImage, Report, build_images
 from controlplane.logs.service import Logs
 from controlplane.ports import Engine, Machine, Tailnet, Workers
 from controlplane.sessions.changes import Changes
@@ -72,7 +66,7 @@ from controlplane.workspaces.cloning import Cloner
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
-from controlplane.workspaces.pods import Checkpoint, Pods, no_checkpoint
+from controlplane.workspaces.pods import Checkpoint, Pods
 from controlplane.workspaces.reconciler import Reconciler
 from controlplane.workspaces.service import Announcer, Workspaces
 from controlplane.workspaces.sidecars import Sidecars
@@ -109,35 +103,6 @@ def real(loaded: Loaded) -> Outside:
     machine.ensure_ssh_key()
     tailnet = make_tailnet(settings, loaded.folder, engine, machine)
     return Outside(engine=engine, tailnet=tailnet, machine=machine, workers=WebSocketWorkers(VERSION))
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """One control plane for each folder. AlreadyRunning where there is another."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise AlreadyRunning(
-                f"A control plane runs with {folder} already; "
-                "`perry agent status` shows it, `perry agent kill` ends it."
-            ) from exc
-        yield
-    finally:
-        os.close(handle)
-
-
-def make_folder(folder: Path, environ: Mapping[str, str]) -> None:
-    """The folder, for its owner alone; under sudo the person who called it owns it."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise StartupError(
-            f"The folder {folder} cannot be used ({exc.strerror}); mend it, or name another with PERRY_CONFIG_DIR."
-        ) from exc
-    if os.geteuid() == 0 and environ.get("SUDO_UID", "").isdigit():
-        os.chown(folder, int(environ["SUDO_UID"]), int(environ.get("SUDO_GID", "-1")))
 
 
 class Core:
@@ -469,47 +434,6 @@ class Core:
                 log.info("ending, on signal %s", signal.Signals(number).name)
                 self.stop.set()
                 return
-
-
-def run(
-    loaded: Loaded,
-    environ: Mapping[str, str],
-    *,
-    outside: Callable[[Loaded], Outside] = real,
-    checkpoint: Checkpoint = no_checkpoint,
-) -> None:
-    """Run a control plane until it is told to end. StartupError says why it cannot."""
-    make_folder(loaded.folder, environ)
-    with folder_lock(loaded.folder):
-        database = Database.open(loaded.folder / "state.db")
-        try:
-
-            async def main() -> None:
-                core = Core(loaded, environ, outside(loaded), database, checkpoint)
-                await core.run(loaded.settings.host, loaded.settings.port)
-
-            anyio.run(main)
-        finally:
-            database.close()
-
-
-async def build(
-    checkout: Path, folder: Path, environ: Mapping[str, str], names: Sequence[str], no_cache: bool, report: Report
-) -> list[BuiltImage]:
-    """Build Perry's images on this machine's Docker."""
-    engine = DockerEngine()
-    try:
-        return await build_images(
-            checkout=checkout,
-            builder=engine.images,
-            certificates=LocalMachine(folder / "ssh").added_ca_certificates(),
-            env=environ,
-            report=report,
-            names=names,
-            no_cache=no_cache,
-        )
-    finally:
-        await engine.close()
 
 
 async def pod_settings(settings: Settings, outside: Outside, sidecar_image: str) -> PodSettings:

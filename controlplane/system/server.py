@@ -120,7 +120,7 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it has started, and leaves signals alone: the process belongs to wiring."""
+    """uvicorn that says when it has started, and leaves signals alone: the process is not its own."""
 
     def __init__(self, config: uvicorn.Config, task_status: TaskStatus[None]) -> None:
         super().__init__(config)

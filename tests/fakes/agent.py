@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from controlplane import wiring
+from controlplane import process
 from controlplane.credentials.receiver import OWN_FOLDER
 from controlplane.ports import WorkerLink
 from controlplane.settings import load
@@ -91,7 +91,7 @@ def main() -> None:
     for file in (*folder.glob("state.db*"), *folder.glob("sessions.db*")):
         file.unlink()
     print(f"Speak to it with: export PERRY_CONFIG_DIR={folder}")  # noqa: T201
-    wiring.run(loaded, environ, outside=lambda _: fakes(folder))
+    process.run(loaded, environ, outside=lambda _: fakes(folder))
 
 
 if __name__ == "__main__":

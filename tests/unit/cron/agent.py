@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from controlplane import wiring
+from controlplane import process
 from controlplane.settings import load
 from controlplane.system import logs
 from tests.fakes.agent import fakes
@@ -15,7 +15,7 @@ def main() -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PERRY_")}
     loaded = load(folder, environ)
     logs.configure("warning")
-    wiring.run(loaded, environ, outside=lambda _: fakes(folder))
+    process.run(loaded, environ, outside=lambda _: fakes(folder))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from controlplane.db import Database
 from controlplane.errors import AlreadyRunning, StateError
 from controlplane.gateway.store import Place, Store
-from controlplane.wiring import folder_lock
+from controlplane.process import folder_lock
 
 
 def test_it_is_its_owners_alone_and_opens_again(tmp_path: Path) -> None:
