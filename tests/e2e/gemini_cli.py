@@ -3,14 +3,11 @@
 It is brought from npm's registry once for each lock file, and lies in ``.build/npm`` then (two seconds, 96 MB).
 """
 
-import fcntl
-import hashlib
 import io
-import shutil
 import tarfile
 from pathlib import Path
 
-from bootstrap import typescript
+from tests import npm_packages
 from tests.fakes.model_server.inside import docker
 
 HERE = Path(__file__).parent / "gemini"
@@ -19,20 +16,8 @@ PROGRAM = b'#!/bin/sh\nexec node /opt/gemini/bundle/gemini.js "$@"\n'
 
 def installed() -> Path:
     """Its folder on this machine."""
-    names = ("package.json", "package-lock.json")
-    wanted = b"".join((HERE / name).read_bytes() for name in names)
-    folder = typescript.BUILD / f"gemini-{hashlib.sha256(wanted).hexdigest()[:16]}"
-    typescript.BUILD.mkdir(parents=True, exist_ok=True)
-    with (typescript.BUILD / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            for name in names:
-                shutil.copy(HERE / name, folder)
-            typescript.npm_ci(folder, "Gemini CLI for the tests", "--omit=optional")
-            (folder / "complete").touch()
-    return folder / "node_modules" / "@google" / "gemini-cli"
+    modules = npm_packages.installed(HERE, "gemini", "--omit=optional")
+    return modules / "@google" / "gemini-cli"
 
 
 def install(container: str) -> None:

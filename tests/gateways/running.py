@@ -1,12 +1,9 @@
 """Installs and runs a real gateway."""
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import platform
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from bootstrap import typescript
+from tests import npm_packages
 from tests.fakes.model_server.server import ModelServer
 
 HERE = Path(__file__).parent
@@ -206,19 +204,7 @@ def running(kind: Kind, folder: Path) -> Iterator[RealGateway]:
 
 def installed(kind: Kind) -> Path:
     """Its ``node_modules``, brought where they are missing."""
-    source = HERE / kind.name
-    names = sorted(str(file.relative_to(source)) for file in source.rglob("*") if file.is_file())
-    wanted = b"".join((source / name).read_bytes() for name in names)
-    folder = typescript.BUILD / f"{kind.name}-{hashlib.sha256(wanted).hexdigest()[:16]}"
-    typescript.BUILD.mkdir(parents=True, exist_ok=True)
-    with (typescript.BUILD / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(source, folder)
-            typescript.npm_ci(folder, f"{kind.name} for the tests")
-            (folder / "complete").touch()
-    return folder / "node_modules"
+    return npm_packages.installed(HERE / kind.name, kind.name)
 
 
 def _free_port() -> int:
