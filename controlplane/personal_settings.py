@@ -38,8 +38,9 @@ class GitSettings(Section, frozen=True):
     """Author of commits; where empty, that of this machine's user."""
     email: str = ""
     """E-mail address of commits; where empty, that of this machine's user."""
-    signing_key: str = ""
-    """Private ssh key (a path of this machine) that signs commits; it is copied."""
+    signing_key: Value = ""
+    """What signs commits and tags, without a passphrase: a private ssh key, or an OpenPGP key as
+    `gpg --armor --export-secret-keys` writes it. A path of this machine, or `{"secret": name}`."""
 
 
 class GithubSettings(Section, frozen=True):
@@ -158,6 +159,8 @@ def masked(key: str, value: Any) -> Any:
     """A setting's value (builtins) as it may be shown: without what could be a secret. References stay."""
     if key == "credentials.env":
         return _masked_values(value)
+    if key == "git.signingKey" and "PRIVATE KEY" in str(value):
+        return HIDDEN
     if key.endswith(("token", "_token")):
         return value if isinstance(value, dict) or not value else HIDDEN
     if key == "mcpServers":

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from controlplane.credentials import coding_agents
+from controlplane.credentials import coding_agents, signing
+from controlplane.credentials.signing import Signer
 from controlplane.errors import InvalidInput, PerryError
 from controlplane.personal_settings import GithubSettings, Reference, Value
 from controlplane.settings import Settings
@@ -39,7 +40,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Something to bring. ``path`` is below home.
 
     ``source`` is a path of the machine, a file or a folder, or the content itself. Of a JSON object only ``keys`` are
-    brought, where there are any. What is not ``required`` may be missing. ``setting`` is what asks for it.
+    brought, where there are any. What is not ``required`` may be missing. ``setting`` is what asks for it. Content may
+    be a program (``executable``); files are that where they were.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     merge: Merge = Merge.FILE
     required: bool = True
     keys: tuple[str, ...] = ()
+    executable: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,10 +107,11 @@ def plan(settings: Settings, workspace: str, person: Person, lookup: Lookup) -> 
         if server.enabled
     ]
     zen = value("agents.opencode.zen_token", settings.agents.opencode.zen_token)
+    signer = _signer(settings, person, lookup, problems)
     wishes = [
         Wish(path=f"{OWN}/environment", source=environment(env, problems), setting="credentials.env", merge=Merge.OWN),
-        *_git(settings, person, github),
-        *_ssh(settings, workspace),
+        *_git(settings, person, github, signer),
+        *_ssh(settings, workspace, signer),
         *_files(settings.credentials.files, problems),
         *(
             Wish(
@@ -162,12 +166,27 @@ def _unfit(name: str, value: str) -> str | None:
 # --- git, GitHub, ssh
 
 
-def _git(settings: Settings, person: Person, github: GithubSettings) -> Iterator[Wish]:
+def _signer(settings: Settings, person: Person, lookup: Lookup, problems: list[str]) -> Signer | None:
+    given = settings.git.signing_key
+    if not given:
+        return None
+    try:
+        reference = given if isinstance(given, str) else _one(given)
+        return signing.signer(reference, settings.git.email or person.email, lookup, HOME, f"{HOME}/{OWN}")
+    except PerryError as exc:
+        problems.append(f"git.signingKey: {exc.message}")
+        return None
+
+
+def _git(settings: Settings, person: Person, github: GithubSettings, signer: Signer | None) -> Iterator[Wish]:
     user = {"name": settings.git.name or person.name, "email": settings.git.email or person.email}
     sections: list[str] = []
-    if key := settings.git.signing_key:
-        user["signingkey"] = f"{HOME}/.ssh/{posixpath.basename(key)}"
-        sections += ["[gpg]\n\tformat = ssh\n", "[commit]\n\tgpgsign = true\n", "[tag]\n\tgpgsign = true\n"]
+    if signer:
+        user["signingkey"] = signer.key
+        sections += [signer.config, "[commit]\n\tgpgsign = true\n", "[tag]\n\tgpgsign = true\n"]
+        for name, content in signer.files.items():
+            own = Wish(path=f"{OWN}/{name}", source=content, setting="git.signingKey", merge=Merge.OWN)
+            yield msgspec.structs.replace(own, executable=name == signing.PROGRAM)
     lines = "".join(f"\t{name} = {_quoted(value)}\n" for name, value in user.items() if value)
     if lines:
         sections.insert(0, f"[user]\n{lines}")
@@ -185,14 +204,14 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _ssh(settings: Settings, workspace: str) -> Iterator[Wish]:
+def _ssh(settings: Settings, workspace: str, signer: Signer | None) -> Iterator[Wish]:
     everywhere = settings.ssh.all
     here = settings.ssh.workspaces.get(workspace)
     keys = [*everywhere.copy, *(here.copy if here else ())]
     for key in keys:
         yield from _key(key, "ssh.global.copy" if key in everywhere.copy else f"ssh.workspaces.{workspace}.copy")
-    if settings.git.signing_key and settings.git.signing_key not in keys:
-        yield from _key(settings.git.signing_key, "git.signingKey")
+    if signer and signer.copied and signer.copied not in keys:
+        yield from _key(signer.copied, "git.signingKey")
     named = [name for name in map(posixpath.basename, keys) if name not in DEFAULT_KEYS]
     lines = [f'    IdentityFile "~/.ssh/{name}"\n' for name in (*named, *DEFAULT_KEYS)] if named else []
     if settings.ssh.known_hosts:

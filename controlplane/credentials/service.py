@@ -146,9 +146,12 @@ class Credentials:
         """Files and folders of this machine whose change may mean something for a workspace."""
         settings = self._settings()
         references = [
-            v for v in (*settings.credentials.env.values(), settings.github.token) if isinstance(v, Reference)
+            v
+            for v in (*settings.credentials.env.values(), settings.github.token, settings.git.signing_key)
+            if isinstance(v, Reference)
         ]
         found = [each.file for each in references if each.file]
+        found += [settings.git.signing_key] if isinstance(settings.git.signing_key, str) else []
         for name in ("", *settings.ssh.workspaces):
             found += [wish.source for wish in self._plan(settings, name).wishes if isinstance(wish.source, str)]
             found += [entry for entry in authorized(settings, name) if " " not in entry.strip() and "*" not in entry]

@@ -102,7 +102,7 @@ class _Reader:
     def take(self, wish: Wish) -> None:
         try:
             if isinstance(wish.source, bytes):
-                self._add(wish, wish.path, wish.source, 0o600)
+                self._add(wish, wish.path, wish.source, 0o700 if wish.executable else 0o600)
             else:
                 self._read(wish, expanded(wish.source, self._home))
         except Unread as exc:

@@ -38,7 +38,8 @@ def test_values_are_spelt_as_in_variables(tmp_path: Path) -> None:
 
 
 def test_secrets_of_the_file_are_not_shown(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"credentials": {"env": {"A": "canary"}}}')
+    held = {"credentials": {"env": {"A": "canary"}}, "git": {"signingKey": "-----BEGIN PGP PRIVATE KEY BLOCK canary"}}
+    (tmp_path / "config.json").write_text(json.dumps(held))
     changing = configuration(tmp_path)
     shown = [*changing.get().items, changing.set("port", "7000"), changing.unset("credentials.env")]
     assert "canary" not in repr(shown) and changing.get().folder == str(tmp_path)

@@ -152,6 +152,18 @@ def test_json_with_comments_is_brought_as_it_is(tmp_path: Path) -> None:
     assert next(item for item in found.items if item.path == "a.json").merge is Merge.FILE
 
 
+def test_commits_are_signed_with_what_there_is_and_what_is_wrong_with_it_is_said(tmp_path: Path) -> None:
+    key = (Path(__file__).parent / "keys/ed25519.asc").read_text()
+    (tmp_path / "signing.asc").write_text(key)
+    found = gathered(tmp_path, git={"signingKey": {"file": "~/signing.asc"}})
+    assert 'signingkey = "FFE1AC39' in content(found, ".perry/credentials/gitconfig")
+    modes = {item.path.rpartition("/")[2]: item.mode for item in found.items}
+    assert (modes["gpg"], modes["signing-key"]) == (0o700, 0o600)
+    found = gathered(tmp_path, git={"signingKey": {"file": "~/missing"}})
+    assert found.problems[0].startswith("git.signingKey: ") and "does not exist" in found.problems[0]
+    assert "gpgsign" not in content(found, ".perry/credentials/gitconfig")
+
+
 def test_a_private_key_is_never_taken_for_a_public_one(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     problems: list[str] = []
