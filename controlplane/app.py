@@ -12,6 +12,8 @@ from controlplane.auth import routes as auth
 from controlplane.auth.door import Door
 from controlplane.auth.guards import guard
 from controlplane.auth.service import Resolver, Tokens
+from controlplane.batches import routes as batches
+from controlplane.batches.service import BatchService
 from controlplane.commands import routes as commands
 from controlplane.commands.service import Commands
 from controlplane.config import routes as config
@@ -60,6 +62,7 @@ GROUPS: tuple[Group[Any], ...] = (
     cron.group,
     tasks.group,
     tasks.fallback,
+    batches.group,
     wake.group,
 )
 """Every group of procedures; a new feature adds its own here, and its service in :class:`Services`."""
@@ -82,6 +85,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     cron: Cron
     tasks: TaskService
     fallback: Fallback
+    batches: BatchService
     wakes: WakeService
     uploads: UploadFolder
     tokens: Tokens
@@ -110,6 +114,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             *cron.group.bind(self.cron),
             *tasks.group.bind(self.tasks),
             *tasks.fallback.bind(self.fallback),
+            *batches.group.bind(self.batches),
             *wake.group.bind(self.wakes),
             *auth.group.bind(auth.Nothing()),
         ]

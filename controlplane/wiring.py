@@ -17,6 +17,10 @@ from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.app import Services, create_app, listener
 from controlplane.auth.service import GatewayResolver, Remembered, TcpResolver, Tokens
 from controlplane.auth.store import load_token
+from controlplane.batches.collecting import Collector
+from controlplane.batches.driver import Driver
+from controlplane.batches.service import BatchService
+from controlplane.batches.store import Store as BatchStore
 from controlplane.commands.service import Commands
 from controlplane.config.exposure import exposed
 from controlplane.credentials.service import Credentials
@@ -74,6 +78,7 @@ from controlplane.workspaces.spec import PodSettings, instance_labels
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.store import Store
 from controlplane.workspaces.uploads import UploadFolder
+from protocol.tasks import Task
 from protocol.version import VERSION
 from protocol.workspaces import Workspace
 
@@ -253,7 +258,7 @@ class Core:
             task_news,
             parallel=settings.tasks.parallel,
             per_workspace=settings.tasks.per_workspace,
-            announce=self.bus.task_changed,
+            announce=self._task_changed,
         )
         self.fallback = Fallback(
             task_store,
@@ -262,6 +267,18 @@ class Core:
             self.dispatcher.changed,
             every=timedelta(seconds=settings.tasks.fallback),
             stall=timedelta(seconds=settings.tasks.stall),
+        )
+        tasks = TaskService(task_store, self.workspaces, self.fleet.link, self.dispatcher, task_news)
+        collector = Collector(loaded.folder / "batches", tasks, self.workspaces, outside.engine)
+        batch_store = BatchStore(database)
+        self.batches = Driver(
+            batch_store,
+            tasks,
+            self.workspaces,
+            collector,
+            self.wakes,
+            announce=self.bus.batch_changed,
+            checkpoint=checkpoint,
         )
         self.signals = Signals(self.wakes, wanted=settings.wake.sessions, of_task=task_store.works_in)
         self.fleet.register(self.dispatcher)
@@ -308,8 +325,9 @@ class Core:
             sessions=sessions,
             session_changes=session_changes,
             cron=Cron(cron_store, self.scheduler, clock),
-            tasks=TaskService(task_store, self.workspaces, self.fleet.link, self.dispatcher, task_news),
+            tasks=tasks,
             fallback=self.fallback,
+            batches=BatchService(batch_store, self.batches, self.workspaces, tasks, collector),
             wakes=self.wakes,
             uploads=self.uploads,
             tokens=Tokens(load_token(loaded.folder)),
@@ -323,6 +341,10 @@ class Core:
                 "gateway": self._gateway,
             },
         )
+
+    def _task_changed(self, task: Task) -> None:
+        self.bus.task_changed(task)
+        self.batches.task_changed(task)
 
     async def _docker_version(self) -> str | None:
         try:
@@ -395,6 +417,7 @@ class Core:
                 tasks.start_soon(self.wakes.run)
                 tasks.start_soon(self.dispatcher.run)
                 tasks.start_soon(self.fallback.run)
+                tasks.start_soon(self.batches.run)
                 tasks.start_soon(self.scheduler.run)
                 tasks.start_soon(watch_for_ever, self.credentials)
                 tasks.start_soon(self.gateway.run, self.reconciler.looked)

@@ -6,6 +6,7 @@ sent.
 
 import msgspec
 
+from protocol.batches import BatchSummary
 from protocol.tasks import Task
 from protocol.wire import Wire
 from protocol.workspaces import Workspace
@@ -40,7 +41,14 @@ class TaskChanged(Wire, frozen=True, tag="task", tag_field="type"):
     task: Task
 
 
-Event = Snapshot | WorkspaceChanged | WorkspaceDeleted | TaskChanged
+class BatchChanged(Wire, frozen=True, tag="batch", tag_field="type"):
+    """A batch was started, one of its items is done, or it has ended. ``batches.get`` has the items."""
+
+    seq: int
+    batch: BatchSummary
+
+
+Event = Snapshot | WorkspaceChanged | WorkspaceDeleted | TaskChanged | BatchChanged
 
 
 class Later(msgspec.Struct, frozen=True):

@@ -753,6 +753,125 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rpc/batches/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a batch would do, without doing it. */
+        post: operations["batches.plan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/batches/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give each item to a coding agent in a workspace of its own, and return at once. */
+        post: operations["batches.start"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/batches/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Batches, the newest first. */
+        post: operations["batches.list"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/batches/get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** One batch with its items. */
+        post: operations["batches.get"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/batches/wait": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Wait until a batch is otherwise than the client knows it, or has ended. */
+        post: operations["batches.wait"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/batches/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin no item more, and end those under way. */
+        post: operations["batches.cancel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rpc/batches/result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What one item left, also when its workspace is gone. */
+        post: operations["batches.result"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rpc/wakes/list": {
         parameters: {
             query?: never;
@@ -1061,6 +1180,145 @@ export interface components {
             token: string;
         };
         /**
+         * Batch
+         * @description A batch with its items, in their order.
+         */
+        Batch: {
+            summary: components["schemas"]["BatchSummary"];
+            items: components["schemas"]["BatchEntry"][];
+        };
+        /**
+         * BatchChanged
+         * @description A batch was started, one of its items is done, or it has ended. ``batches.get`` has the items.
+         */
+        BatchChanged: {
+            /** @enum {unknown} */
+            type: "batch";
+            seq: number;
+            batch: components["schemas"]["BatchSummary"];
+        };
+        /**
+         * BatchEntry
+         * @description An item of a batch. ``number`` counts from 1. ``done``: nothing is owed any more (collecting, removal).
+         *
+         *     ``said`` is the beginning of what the agent said last. ``commits``, ``unpushed`` and ``uncommitted`` are counts, as
+         *     in ``tasks.result``. ``removal`` says what became of ``remove_when``; ``note`` what could not be collected.
+         */
+        BatchEntry: {
+            number: number;
+            item: string;
+            workspace: string;
+            agent: string;
+            state: components["schemas"]["ItemState"];
+            done: boolean;
+            /** @default null */
+            task?: string | null;
+            /** @default null */
+            started?: string | null;
+            /** @default null */
+            ended?: string | null;
+            /** @default null */
+            reason?: string | null;
+            /** @default null */
+            said?: string | null;
+            /** @default null */
+            commits?: number | null;
+            /** @default null */
+            unpushed?: number | null;
+            /** @default null */
+            uncommitted?: number | null;
+            /** @default null */
+            removal?: string | null;
+            /** @default null */
+            note?: string | null;
+        };
+        /**
+         * BatchItem
+         * @description One item. What it does not have of its own is the batch's. ``workspace`` is the name of its workspace.
+         */
+        BatchItem: {
+            item: string;
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            task?: string | null;
+            /** @default null */
+            agent?: components["schemas"]["TaskAgent"] | null;
+            /** @default null */
+            model?: string | null;
+            /** @default null */
+            timeout?: number | null;
+            /** @default null */
+            clone?: string | null;
+            /** @default null */
+            origin?: string | null;
+            /** @default null */
+            branch?: string | null;
+        };
+        /**
+         * BatchItemResult
+         * @description What an item left, also when its workspace is gone. ``log`` is the end of what the agent printed, ``patch`` its
+         *     commits as ``git am`` takes them, both in base64; absent where there is none.
+         */
+        BatchItemResult: {
+            entry: components["schemas"]["BatchEntry"];
+            /** @default null */
+            result?: components["schemas"]["TaskResult"] | null;
+            /** @default null */
+            log?: string | null;
+            /** @default null */
+            patch?: string | null;
+        };
+        /**
+         * BatchPlan
+         * @description What a batch would do.
+         */
+        BatchPlan: {
+            items: components["schemas"]["PlannedItem"][];
+        };
+        /**
+         * BatchRef
+         * @description One batch.
+         */
+        BatchRef: {
+            id: string;
+        };
+        /**
+         * BatchState
+         * @description How a batch stands. ``cancelled``: it was ended; what had begun by then ends by itself.
+         * @enum {unknown}
+         */
+        BatchState: "cancelled" | "done" | "running";
+        /**
+         * BatchSummary
+         * @description A batch without its items. ``counts`` is how many of them are in which state; ``text`` the task's beginning.
+         */
+        BatchSummary: {
+            id: string;
+            state: components["schemas"]["BatchState"];
+            text: string;
+            created: string;
+            parallel: number;
+            wake: string;
+            removeWhen: string;
+            counts: {
+                [key: string]: number;
+            };
+            /** @default null */
+            ended?: string | null;
+            /** @default null */
+            wakeId?: string | null;
+        };
+        /**
+         * Batches
+         * @description A page of batches. ``next_cursor`` is absent on the last.
+         */
+        Batches: {
+            items: components["schemas"]["BatchSummary"][];
+            /** @default null */
+            nextCursor?: string | null;
+        };
+        /**
          * Brought
          * @description Output of ``credentials.list``.
          */
@@ -1354,6 +1612,12 @@ export interface components {
          */
         IdentityKind: "anonymous" | "node" | "owner" | "token" | "workspace";
         /**
+         * ItemState
+         * @description How an item stands: as its task does, or ``pending`` where its turn has not come.
+         * @enum {unknown}
+         */
+        ItemState: "cancelled" | "failed" | "lost" | "pending" | "queued" | "running" | "stalled" | "succeeded" | "waiting";
+        /**
          * Job
          * @description A job: when, what, and how it went.
          *
@@ -1459,6 +1723,16 @@ export interface components {
             cpus: number;
             memory: number;
             pids: number;
+        };
+        /**
+         * ListBatches
+         * @description Which batches: the newest first.
+         */
+        ListBatches: {
+            /** @default null */
+            cursor?: string | null;
+            /** @default 20 */
+            limit?: number;
         };
         /**
          * ListJobs
@@ -1630,6 +1904,29 @@ export interface components {
          * @enum {unknown}
          */
         Outcome: "failed" | "ok" | "running";
+        /**
+         * PlannedItem
+         * @description What would be done for one item. ``exists``: its workspace is there already.
+         */
+        PlannedItem: {
+            item: string;
+            workspace: string;
+            task: string;
+            agent: string;
+            exists: boolean;
+            /** @default null */
+            clone?: string | null;
+            /** @default null */
+            branch?: string | null;
+        };
+        /**
+         * ReadBatchItem
+         * @description What one item left; ``number`` counts from 1.
+         */
+        ReadBatchItem: {
+            id: string;
+            number: number;
+        };
         /**
          * ReadHistory
          * @description Which runs: the newest first, of one job (also of one that is gone) or of all; ``before`` the run of that id.
@@ -1892,6 +2189,48 @@ export interface components {
             epoch: string;
             seq: number;
             workspaces: components["schemas"]["Workspace"][];
+        };
+        /**
+         * StartBatch
+         * @description Input of ``batches.start`` and ``batches.plan``.
+         *
+         *     In ``name`` (of the workspaces), ``task``, ``clone`` and ``branch``, ``{}`` stands for the item; the rest is as in
+         *     ``tasks.dispatch``. ``parallel`` is how many items are under way at once. ``reuse`` lets items work in workspaces
+         *     that are there already; those are never removed. The end of the batch is one wake; with ``wake_each`` each item's is
+         *     one too. ``key`` makes it safe to ask twice: the same key is the same batch.
+         */
+        StartBatch: {
+            items: components["schemas"]["BatchItem"][];
+            /** @default null */
+            name?: string | null;
+            /** @default null */
+            task?: string | null;
+            /** @default opencode */
+            agent?: components["schemas"]["TaskAgent"];
+            /** @default null */
+            model?: string | null;
+            /** @default null */
+            timeout?: number | null;
+            /** @default null */
+            clone?: string | null;
+            /** @default null */
+            origin?: string | null;
+            /** @default null */
+            branch?: string | null;
+            /** @default 5 */
+            parallel?: number;
+            /** @default now */
+            wake?: components["schemas"]["WakeWhen"];
+            /** @default false */
+            wakeEach?: boolean;
+            /** @default never */
+            removeWhen?: components["schemas"]["RemoveWhen"];
+            /** @default false */
+            reuse?: boolean;
+            /** @default null */
+            fallback?: number | null;
+            /** @default null */
+            key?: string | null;
         };
         /**
          * StartWorkspace
@@ -2283,6 +2622,17 @@ export interface components {
             key: string;
         };
         /**
+         * WaitForBatch
+         * @description Wait until a batch has ended, or is other than at ``mark``, or ``timeout`` seconds have passed.
+         */
+        WaitForBatch: {
+            id: string;
+            /** @default null */
+            mark?: string | null;
+            /** @default 60 */
+            timeout?: number;
+        };
+        /**
          * WaitForTasks
          * @description Wait until all of these tasks (with ``any``, one of them) have ended or wait for a person, or ``timeout``
          *     seconds have passed.
@@ -2393,6 +2743,15 @@ export interface components {
             gateways: components["schemas"]["WakeGateway"][];
             /** @default null */
             nextCursor?: string | null;
+        };
+        /**
+         * WatchedBatch
+         * @description The batch as it stands; ``mark`` is another one whenever it is otherwise. ``done``: it has ended.
+         */
+        WatchedBatch: {
+            batch: components["schemas"]["Batch"];
+            mark: string;
+            done: boolean;
         };
         /**
          * WhoAmI
@@ -3843,6 +4202,209 @@ export interface operations {
                 content: {
                     "application/json": {
                         json: components["schemas"]["Checked"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["StartBatch"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["BatchPlan"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["StartBatch"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Batch"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ListBatches"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Batches"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["BatchRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Batch"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.wait": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["WaitForBatch"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["WatchedBatch"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["BatchRef"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["Batch"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    "batches.result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    json: components["schemas"]["ReadBatchItem"];
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        json: components["schemas"]["BatchItemResult"];
                     };
                 };
             };

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 import anyio
 import msgspec
 
-from protocol.events import Snapshot, TaskChanged, WorkspaceChanged, WorkspaceDeleted
+from protocol.batches import BatchSummary
+from protocol.events import BatchChanged, Snapshot, TaskChanged, WorkspaceChanged, WorkspaceDeleted
 from protocol.tasks import Task
 from protocol.workspaces import Workspace
 
@@ -49,6 +50,10 @@ class Bus:
         """A task was dispatched or has changed."""
         self._publish(task.workspace, TaskChanged(seq=self._seq + 1, task=task))
 
+    def batch_changed(self, batch: BatchSummary) -> None:
+        """A batch was started, or has changed. It is no one workspace's: who follows one does not hear of it."""
+        self._publish("", BatchChanged(seq=self._seq + 1, batch=batch))
+
     def subscribe(
         self,
         snapshot: Callable[[], Sequence[Workspace]],
@@ -77,7 +82,7 @@ class Bus:
         for subscription in self._subscriptions:
             subscription.ended.set()
 
-    def _publish(self, name: str, event: WorkspaceChanged | WorkspaceDeleted | TaskChanged) -> None:
+    def _publish(self, name: str, event: WorkspaceChanged | WorkspaceDeleted | TaskChanged | BatchChanged) -> None:
         self._seq = event.seq
         self._ring.append(_Change(name, msgspec.json.encode(event).decode()))
         for subscription in self._subscriptions:

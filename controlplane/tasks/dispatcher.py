@@ -21,9 +21,10 @@ from controlplane.tasks import state
 from controlplane.tasks.service import ASK_SECONDS, News
 from controlplane.tasks.state import UNDER_WAY, Record
 from controlplane.tasks.store import Store
+from controlplane.workspaces.state import StepId
 from protocol.tasks import Task, TaskState
 from protocol.worker import CancelTask, Event, ForgetTask, ReadOutcome, SnapshotEnd, StartTask, TaskOutcome, TaskSeen
-from protocol.workspaces import DeleteWorkspace, StartWorkspace, Workspace, WorkspaceStatus
+from protocol.workspaces import DeleteWorkspace, StartWorkspace, StepStatus, Workspace, WorkspaceStatus
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ class Dispatcher:
             if not wishes.create:
                 raise Conflict(f"The workspace {name!r} was deleted before the task's turn came.") from exc
         else:
-            if workspace.status is WorkspaceStatus.RUNNING:
+            if workspace.status is WorkspaceStatus.RUNNING and not (wishes.clone and _lacks_clone(workspace)):
                 return
             if workspace.status is WorkspaceStatus.STOPPED and not wishes.start:
                 raise Conflict(f"The workspace {name!r} was stopped before the task's turn came.")
@@ -246,7 +247,7 @@ class Dispatcher:
         if record.outcome is None and (outcome := await self._read_outcome(record)) is not None:
             record = msgspec.structs.replace(record, outcome=outcome)
             self.changed(record)
-        if record.wakes:
+        if record.wakes and not record.wishes.quiet:
             record = await self._wake(record)
         if (link := self._links.get(record.workspace)) is not None:
             await self._forget(link, record.id)
@@ -293,3 +294,9 @@ class Dispatcher:
         except PerryError as exc:
             return f"kept: {exc.message}"
         return "deleted"
+
+
+def _lacks_clone(workspace: Workspace) -> bool:
+    """Whether it runs without what was to be cloned: its start may have ended while we were not there to hear of it."""
+    steps = workspace.startup.steps if workspace.startup is not None else []
+    return any(step.id == StepId.CLONE and step.status is StepStatus.FAILED for step in steps)

@@ -66,8 +66,11 @@ class TaskService:
         self._dispatcher = dispatcher
         self._news = news
 
-    async def dispatch(self, wanted: DispatchTask) -> Task:
-        """Queue a task, and return at once. A ``key`` that was used before gives the task that it made."""
+    async def dispatch(self, wanted: DispatchTask, *, quiet: bool = False) -> Task:
+        """Queue a task, and return at once. A ``key`` that was used before gives the task that it made.
+
+        ``quiet``: its end wakes nobody, its questions do.
+        """
         size = len(wanted.task.encode())
         if size > TASK_LIMIT:
             raise TooLarge(f"The task has {size:,} bytes, and at most {TASK_LIMIT:,} are taken; put it into a file.")
@@ -80,7 +83,7 @@ class TaskService:
         if not wanted.create:
             await self._must_take(wanted)
         record = self._store.add(
-            new_id("t"), wanted.workspace, state.wishes(wanted), wanted.task, wanted.key, datetime.now(UTC)
+            new_id("t"), wanted.workspace, state.wishes(wanted, quiet=quiet), wanted.task, wanted.key, datetime.now(UTC)
         )
         self._dispatcher.nudge()
         return state.shown(record)
@@ -107,6 +110,10 @@ class TaskService:
 
     async def get(self, id_: str) -> Task:
         return state.shown(self._must_exist(id_))
+
+    def is_settled(self, id_: str) -> bool:
+        """Whether nothing is owed any more after its end: what it left is noted, and who waits is told."""
+        return self._must_exist(id_).settled
 
     async def logs(self, wanted: ReadTaskLogs) -> TaskLogs:
         """A piece of what the agent has printed."""

@@ -43,9 +43,11 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None
     branch: str | None = None
     fallback: float | None = None
+    quiet: bool = False
+    """Its end wakes nobody: whoever dispatched it tells of that."""
 
 
-def wishes(wanted: DispatchTask) -> Wishes:
+def wishes(wanted: DispatchTask, *, quiet: bool = False) -> Wishes:
     return Wishes(
         agent=wanted.agent,
         wake=wanted.wake,
@@ -58,6 +60,7 @@ def wishes(wanted: DispatchTask) -> Wishes:
         origin=wanted.origin,
         branch=wanted.branch,
         fallback=wanted.fallback,
+        quiet=quiet,
     )
 
 

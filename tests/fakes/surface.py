@@ -13,6 +13,10 @@ import anyio
 from controlplane.app import Services, create_app, listener
 from controlplane.asgi import App
 from controlplane.auth.service import Resolver, TcpResolver, Tokens
+from controlplane.batches.collecting import Collector
+from controlplane.batches.driver import Driver
+from controlplane.batches.service import BatchService
+from controlplane.batches.store import Store as BatchStore
 from controlplane.commands.service import Commands
 from controlplane.credentials.service import Credentials
 from controlplane.credentials.store import Secrets
@@ -41,6 +45,7 @@ from controlplane.tasks.looking import Looker
 from controlplane.tasks.service import News, TaskService
 from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
+from controlplane.workspaces.pods import no_checkpoint
 from controlplane.workspaces.uploads import UploadFolder
 from tests.fakes.engine import FakeEngine
 from tests.fakes.processes import FakeProcesses
@@ -98,6 +103,18 @@ class Surface:
         dispatcher = Dispatcher(
             task_store, self.workspaces, wakes, news, parallel=1, per_workspace=1, announce=self.bus.task_changed
         )
+        tasks = TaskService(task_store, self.workspaces, _no_worker, dispatcher, news)
+        collector = Collector(folder / "batches", tasks, self.workspaces, self.engine)
+        batches = BatchStore(database)
+        driver = Driver(
+            batches,
+            tasks,
+            self.workspaces,
+            collector,
+            wakes,
+            announce=self.bus.batch_changed,
+            checkpoint=no_checkpoint,
+        )
         sessions = Sessions(sessions_database, self.session_changes, self.session_follower, self._exists)
         self.services = Services(
             loaded=load(folder, {"PERRY_PORT": "7000"}),
@@ -129,7 +146,8 @@ class Surface:
                 every=timedelta(minutes=20),
                 stall=timedelta(minutes=10),
             ),
-            tasks=TaskService(task_store, self.workspaces, _no_worker, dispatcher, news),
+            tasks=tasks,
+            batches=BatchService(batches, driver, self.workspaces, tasks, collector),
             wakes=wakes,
             cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),
             commands=Commands(self.engine, self.workspaces),

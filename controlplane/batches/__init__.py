@@ -1,0 +1,1 @@
+"""Batches: one task for many items, each in a workspace of its own."""
