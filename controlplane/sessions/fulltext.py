@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from controlplane.sessions.query import BEGIN, END, said, tools
+from controlplane.sessions.query import BEGIN, END, words
 
 BATCH_BYTES: Final = 4 << 20
 """Of messages that enter the full text in one transaction: about two tenths of a second, in which others wait."""
@@ -66,10 +66,10 @@ def put_in(db: sqlite3.Connection) -> bool:
         if row["blocks"] is None or row["workspace"] is None:
             continue  # It was rewritten or deleted before it was its turn.
         size += len(row["blocks"])
-        words = (said(row["role"], row["blocks"]), tools(row["role"], row["blocks"]))
-        if any(words):
+        found = words(row["role"], row["blocks"])
+        if any(found):
             doc = _number(db, row["id"], (row["at"] or row["last_activity"]) // 1000)
-            entries.append((doc, *words, scope_of(row["workspace"], row["agent"])))
+            entries.append((doc, *found, scope_of(row["workspace"], row["agent"])))
         if size >= BATCH_BYTES:
             break
     # In their order, or each that goes back would be written as a piece of its own.
@@ -92,7 +92,7 @@ def take_out(db: sqlite3.Connection, message: int, role: str, blocks: str, scope
     if row is not None:
         db.execute(
             "INSERT INTO texts (texts, rowid, said, tools, scope) VALUES ('delete', ?, ?, ?, ?)",
-            (row["doc"], said(role, blocks), tools(role, blocks), scope),
+            (row["doc"], *words(role, blocks), scope),
         )
 
 

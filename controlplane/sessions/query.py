@@ -69,6 +69,12 @@ def tools(role: str, blocks: str) -> str:
     return tools_of(role, _blocks.decode(blocks))
 
 
+def words(role: str, blocks: str) -> tuple[str, str]:
+    """Both, said and tools, from a message's JSON."""
+    found = _blocks.decode(blocks)
+    return said_of(role, found), tools_of(role, found)
+
+
 def said_of(role: str, blocks: Sequence[Block]) -> str:
     if role == MessageRole.TOOL:
         return ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from controlplane.errors import InvalidInput, NotFound
-from controlplane.sessions import fulltext, listing, query, store
+from controlplane.sessions import fulltext, listing, messages, query, store
 from controlplane.sessions.aggregate import ORDINALS, TITLE, Key, Row, info, line, moment
 from controlplane.sessions.changes import Changes
 from controlplane.sessions.database import Damaged, SessionsDatabase
@@ -75,16 +75,14 @@ class Sessions:
         last = ORDINALS - 1 if wanted.before is None else min(wanted.before, ORDINALS) - 1
 
         def work(db: sqlite3.Connection) -> Messages:
-            items = store.messages_between(
-                db, body, first, last, wanted.limit, PAGE_BYTES, backwards=wanted.after is None
-            )
+            items = messages.between(db, body, first, last, wanted.limit, PAGE_BYTES, backwards=wanted.after is None)
             begin, end = (items[0].ordinal, items[-1].ordinal) if items else (first, first - 1)
             if not items and wanted.after is None:
                 begin, end = last + 1, last
             return Messages(
                 items=items,
-                more_before=store.has_messages(db, body, 0, begin - 1),
-                more_after=store.has_messages(db, body, end + 1, ORDINALS - 1),
+                more_before=messages.has_any(db, body, 0, begin - 1),
+                more_after=messages.has_any(db, body, end + 1, ORDINALS - 1),
             )
 
         return await self._read(work)
@@ -100,9 +98,9 @@ class Sessions:
             if row is None:
                 return [], False
             if floor is not None:
-                items = store.messages_between(db, row.body, floor, ORDINALS - 1, limit, TOLD_BYTES)
-                return items, bool(items) and store.has_messages(db, row.body, items[-1].ordinal + 1, ORDINALS - 1)
-            return store.messages_at(db, row.body, single, TOLD_BYTES)
+                items = messages.between(db, row.body, floor, ORDINALS - 1, limit, TOLD_BYTES)
+                return items, bool(items) and messages.has_any(db, row.body, items[-1].ordinal + 1, ORDINALS - 1)
+            return messages.at(db, row.body, single, TOLD_BYTES)
 
         return await self._read(work)
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from controlplane.errors import NotFound, NotReady, OutOfSpace, StateError, WorkerUnavailable
-from controlplane.sessions import aggregate, pulling, store
+from controlplane.sessions import aggregate, noting, pages, store, storing
 from controlplane.sessions.database import SessionsDatabase
 from controlplane.sessions.masking import Mask
 from protocol.sessions import DeleteSession, MessageRole, RenameSession, SessionRef, SessionStatus, ToolCall
@@ -90,7 +90,7 @@ async def test_a_session_that_is_always_void_is_read_slowly(index: Index) -> Non
 
 
 async def test_a_workspace_has_so_much_text_and_no_more(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulling, "TEXT_LIMIT", 5_000)
+    monkeypatch.setattr(storing, "TEXT_LIMIT", 5_000)
     worker, other = index.worker(), index.worker("other")
     async with index.followed(), index.followed("other"):
         worker.write("one", *(message(at, "x" * 1_000) for at in range(20)))
@@ -101,7 +101,7 @@ async def test_a_workspace_has_so_much_text_and_no_more(index: Index, monkeypatc
 
 
 async def test_sessions_above_the_limit_are_left_out(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulling, "SESSIONS_LIMIT", 3)
+    monkeypatch.setattr(noting, "SESSIONS_LIMIT", 3)
     worker = index.worker()
     for number in range(9):
         worker.write(f"s{number}", message(0, "x"))
@@ -307,8 +307,8 @@ async def test_a_page_that_was_under_way_while_its_session_was_deleted_is_droppe
         [(reading, _)] = store.note(db, number, [(aggregate.Key("claude", "one"), seen)], now=10**12)
         row = reading.row.id
 
-        def add(given: Page, cursor: str | None) -> store.Stored | None:
-            return store.add_page(db, row, store.prepared(given, Mask(), 10**12), seen, cursor, 10**12, 10**6)
+        def add(given: Page, cursor: str | None) -> pages.Stored | None:
+            return pages.add(db, row, pages.prepared(given, Mask(), 10**12), seen, cursor, 10**12, 10**6)
 
         assert add(page(message(0, "first"), cursor="a", more=True), None) is not None
         store.forget(db, row)

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from controlplane.sessions import store
+from controlplane.sessions import pages
 from protocol.sessions import SessionStatus
 from protocol.worker import ReadSession, Request, Result
 from tests.fakes import worker as fake
@@ -31,7 +31,7 @@ async def test_an_agent_that_ends_while_its_last_page_is_read_is_idle(
     index: Index, monkeypatch: pytest.MonkeyPatch, while_: str
 ) -> None:
     worker = index.worker()
-    ask, prepared = fake._Link.ask, store.prepared
+    ask, prepared = fake._Link.ask, pages.prepared
 
     async def ask_slowly(link: fake._Link, request: Request) -> Result:
         page = await ask(link, request)
@@ -46,7 +46,7 @@ async def test_an_agent_that_ends_while_its_last_page_is_read_is_idle(
     if while_ == "asked for":
         monkeypatch.setattr(fake._Link, "ask", ask_slowly)
     else:
-        monkeypatch.setattr(store, "prepared", prepared_slowly)
+        monkeypatch.setattr(pages, "prepared", prepared_slowly)
     worker.write("one", message(0, "All is done."))
     worker.sessions["claude", "one"].status = SessionStatus.BUSY
     async with index.followed():
