@@ -95,6 +95,8 @@ class OpenCodeSettings(Section, frozen=True):
     """Bring this machine's log-in and settings of it into workspaces."""
     zen_token: Value = msgspec.field(default="", name="zen_token")
     """The original's place for a key of OpenCode Zen; it is brought as a log-in of OpenCode."""
+    keep_server: Annotated[float, msgspec.Meta(ge=0)] | Literal["always"] = 600
+    """How many seconds OpenCode's server stays in a workspace where nobody uses it; `always` has it run always."""
     server: Mapping[str, Any] = {}
     """Of the original's file; it has no meaning here yet."""
 

@@ -141,6 +141,7 @@ class Core:
             address=lambda name: _address(outside.engine, pods.names(name).sandbox),
             container=lambda name: pods.names(name).workspace,
             changed=lambda name: self.workspaces.changed(name),
+            keep_opencode=settings.agents.opencode.keep_server,
         )
         self.fleet = self.workers.fleet
         self.sidecars = Sidecars(outside.engine, lambda name: self.workspaces.changed(name))

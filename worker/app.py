@@ -22,12 +22,13 @@ from protocol.worker import (
 from worker.agents.registry import coding_agents
 from worker.hooks.spool import Signals
 from worker.journal import Journal
+from worker.opencode.relay import OpenCode
+from worker.opencode.server import Server
 from worker.ports import Handler, Notice, Part, Sessions, Told
 from worker.requests import Requests
 from worker.sessions.service import LocalSessions
 from worker.settings import Settings
 from worker.stream import Stream
-from worker.tasks.server import Server
 from worker.tasks.supervisor import Tasks
 from worker.version import UNPACKED, own_version
 from worker.wake.door import Wakes
@@ -131,11 +132,13 @@ def parts_of(settings: Settings) -> list[Part]:
     """Everything that this worker does."""
     sessions = LocalSessions(coding_agents(settings.home, os.environ), settings.home)
     project = settings.home / os.environ.get("PERRY_WORKSPACE", "")
-    tasks = Tasks(settings.home / ".local/state/perry/tasks", project, Server(), runner_command())
+    server = Server(settings.home)
+    opencode = OpenCode(server, port=settings.opencode_port)
+    tasks = Tasks(settings.home / ".local/state/perry/tasks", project, server, runner_command())
     signals = Signals(settings.home / ".local/state/perry/signals")
     spool = Spool(settings.home / ".local/state/perry/wakes")
     wakes = Wakes(spool, os.environ.get("PERRY_WORKSPACE", ""), port=settings.wake_port)
-    return [Following(sessions, own_version()), tasks, signals, wakes]
+    return [Following(sessions, own_version()), opencode, tasks, signals, wakes]
 
 
 async def run(settings: Settings) -> None:

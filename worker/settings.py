@@ -7,6 +7,7 @@ import msgspec
 
 from protocol.wake import WAKE_PORT
 from protocol.worker import SECRET_FILE, WORKER_PORT
+from worker.opencode.client import PORT as OPENCODE_PORT
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     socket: Path = Path("/run/perry-worker/socket")
     wake_port: int = WAKE_PORT
     """On loopback."""
+    opencode_port: int = OPENCODE_PORT
+    """On loopback; OpenCode's server is behind it."""
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -32,6 +35,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         wanted["secret_file"] = Path(secret)
     if wake_port := environ.get("PERRY_WORKER_WAKE_PORT"):
         wanted["wake_port"] = int(wake_port)
+    if opencode_port := environ.get("PERRY_WORKER_OPENCODE_PORT"):
+        wanted["opencode_port"] = int(opencode_port)
     if socket := environ.get("PERRY_WORKER_SOCKET"):
         wanted["socket"] = Path(socket)
     return msgspec.convert(wanted, Settings)

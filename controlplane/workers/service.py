@@ -24,6 +24,7 @@ NONE_COMES_UP_SECONDS = 1.5
 """Where the image has another version, or none: what was brought into the container before is waited for."""
 
 OPENCODE_FILE = f"{OWN_FOLDER}/opencode-password"
+OPENCODE_KEEP_FILE = f"{OWN_FOLDER}/opencode-keep"
 OPENCODE_DOOR_FILE = f"{SIDECAR_STATE}/opencode-password"
 
 USER_ID = 1000
@@ -43,13 +44,16 @@ class WorkerService:
         address: Callable[[str], Awaitable[str | None]],
         container: Callable[[str], str],
         changed: Callable[[str], None],
+        keep_opencode: float | str,
     ) -> None:
-        """``address`` is a workspace's pod's, ``container`` the name of its container."""
+        """``address`` is a workspace's pod's, ``container`` the name of its container. ``keep_opencode`` is how many
+        seconds OpenCode's server stays in a workspace where nobody uses it, or ``always``."""
         self._engine = engine
         self._secrets = secrets
         self._delivery = delivery
         self._container = container
         self._changed = changed
+        self._keep_opencode = keep_opencode
         self._wanted: str | None = None
         self.fleet = Fleet(workers, secret=secrets.of, address=address, renew_secret=self._put_secret, changed=changed)
 
@@ -78,10 +82,14 @@ class WorkerService:
     # --- at a start
 
     def files(self, workspace: str) -> Sequence[File]:
-        secrets = {SECRET_FILE: self._secrets.of(workspace), OPENCODE_FILE: self._secrets.opencode(workspace)}
+        contents = {
+            SECRET_FILE: self._secrets.of(workspace),
+            OPENCODE_FILE: self._secrets.opencode(workspace),
+            OPENCODE_KEEP_FILE: str(self._keep_opencode),
+        }
         return [
-            File(path=path, content=secret.encode(), mode=0o400, uid=USER_ID, gid=USER_ID)
-            for path, secret in secrets.items()
+            File(path=path, content=content.encode(), mode=0o400, uid=USER_ID, gid=USER_ID)
+            for path, content in contents.items()
         ]
 
     def door_files(self, workspace: str) -> Sequence[File]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from protocol.worker import TaskLook
-from worker.tasks import outcome, processes
+from worker import processes
+from worker.tasks import outcome
 from worker.tasks.record import State
 
 TAIL: Final = 2_000

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from protocol.tasks import TaskState
+from worker.opencode.client import PORT, Unusable, call, events
 from worker.tasks import record
-from worker.tasks.server import PORT, Unusable, call, events
 
 if TYPE_CHECKING:
     from worker.tasks.runner import Runner

@@ -18,7 +18,8 @@ from typing import IO, Final
 import msgspec
 
 from protocol.tasks import TaskState
-from worker.tasks import agents, opencode, outcome, processes, record
+from worker import processes
+from worker.tasks import agents, opencode, outcome, record
 from worker.tasks.agents import Heard
 from worker.tasks.record import Spec, State
 

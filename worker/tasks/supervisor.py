@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -31,10 +31,12 @@ from protocol.worker import (
     TaskOutcome,
     TaskSeen,
 )
+from worker import processes
+from worker.opencode.client import Unusable
+from worker.opencode.server import Server
 from worker.ports import UNNUMBERED, Handler, RequestRefused, Told
-from worker.tasks import agents, look, outcome, processes, record
+from worker.tasks import agents, look, outcome, record
 from worker.tasks.record import State
-from worker.tasks.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,8 @@ LOOK_SECONDS: Final = 0.1
 """How often the state of a task under way is looked at; nothing is looked at while there is none."""
 
 READY_SECONDS: Final = 90.0
-SERVER_PATIENCE: Final = 20.0
-"""Until OpenCode's server starts by itself: a workspace that has just started has better things to do."""
+AGAIN_SECONDS: Final = 2.0
+"""Until OpenCode's server is asked for again, where it did not come up."""
 
 LOG_PIECE: Final = 1 << 20
 KEPT: Final = 200
@@ -66,14 +68,11 @@ class Tasks:
         self._starting: set[str] = set()
         self._runners: dict[str, subprocess.Popen[bytes]] = {}
         self._looked = asyncio.Event()
+        self._in_server: set[str] = set()
+        server.held_by(lambda: bool(self._in_server))
 
     async def run(self, told: Told) -> None:
         """Look at what goes on, for ever; everything that is not forgotten is told at first."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._server.run(patience=SERVER_PATIENCE))
-            tasks.create_task(self._watch(told))
-
-    async def _watch(self, told: Told) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
             self._news.clear()
@@ -117,6 +116,10 @@ class Tasks:
                 state = _left_alone(state)
                 record.write_state(folder, state)
         seen = _seen(folder.name, state)
+        if seen.state in ENDED:
+            self._in_server.discard(folder.name)
+        elif before is None and record.read_spec(folder).agent == "opencode":
+            self._in_server.add(folder.name)
         if seen != before:
             self._seen[folder.name] = seen
             told(seen)
@@ -161,9 +164,8 @@ class Tasks:
         environment = processes.session_environment(str(Path.home()))
         if problem := agents.missing(request.agent, environment.get("PATH")):
             raise RequestRefused(problem, code="noAgent")
-        if request.agent == "opencode":
-            await self._await_server()
-        self._runners[request.id] = await asyncio.to_thread(self._begin, folder, request)
+        async with self._server_for(request):
+            self._runners[request.id] = await asyncio.to_thread(self._begin, folder, request)
 
     def _begin(self, folder: Path, request: StartTask) -> subprocess.Popen[bytes]:
         self._clear_old()
@@ -187,13 +189,28 @@ class Tasks:
                 start_new_session=True,
             )
 
-    async def _await_server(self) -> None:
-        self._server.want()
-        try:
-            async with asyncio.timeout(READY_SECONDS):
-                await self._server.ready.wait()
-        except TimeoutError as exc:
-            raise RequestRefused(self._server.problem or "OpenCode's server does not come up.") from exc
+    @contextlib.asynccontextmanager
+    async def _server_for(self, request: StartTask) -> AsyncIterator[None]:
+        """OpenCode's server runs while a task for it is begun, and from then on for as long as that goes on."""
+        if request.agent != "opencode":
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + READY_SECONDS
+        async with contextlib.AsyncExitStack() as stack:
+            while True:
+                try:
+                    async with asyncio.timeout_at(until):
+                        await stack.enter_async_context(self._server.use())
+                        break
+                except TimeoutError as exc:
+                    raise RequestRefused("OpenCode's server does not come up.") from exc
+                except Unusable as exc:
+                    if loop.time() + AGAIN_SECONDS > until:
+                        raise RequestRefused(str(exc)) from exc
+                await asyncio.sleep(AGAIN_SECONDS)
+            yield
+            self._in_server.add(request.id)
 
     def _clear_old(self) -> None:
         """Forget the oldest logs, so that they do not fill the home."""

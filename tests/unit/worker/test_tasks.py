@@ -14,9 +14,10 @@ import pytest
 
 from protocol.tasks import ENDED, TaskState
 from protocol.worker import CancelTask, ForgetTask, ReadOutcome, ReadTaskLog, StartTask, TaskSeen
+from worker import processes
+from worker.opencode.server import Server
 from worker.ports import Notice, RequestRefused
-from worker.tasks import agents, processes, record, runner
-from worker.tasks.server import Server
+from worker.tasks import agents, record, runner
 from worker.tasks.supervisor import Tasks
 
 SECONDS = 30
@@ -42,7 +43,7 @@ class Place:
 
     def worker(self) -> Tasks:
         """Another worker for the same home."""
-        self.tasks = Tasks(self.folder, self.project, Server(), RUNNER)
+        self.tasks = Tasks(self.folder, self.project, Server(self.home), RUNNER)
         self.workers.append(self.tasks)
         return self.tasks
 
@@ -53,7 +54,7 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[Tasks]:
-        running = asyncio.create_task(self.tasks._watch(self.hear))
+        running = asyncio.create_task(self.tasks.run(self.hear))
         try:
             yield self.tasks
         finally:

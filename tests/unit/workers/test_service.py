@@ -82,6 +82,7 @@ class Case:
             address=self.address,
             container=lambda name: name,
             changed=self.changed.append,
+            keep_opencode=600.0,
         )
         self.service.fleet.run_in(tasks)
 

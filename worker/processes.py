@@ -65,6 +65,15 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def has_terminal(pid: int) -> bool:
+    """Whether a process has a controlling terminal (field 7 of proc_pid_stat(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[4] != "0"
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
