@@ -86,7 +86,7 @@ test-go:
 	cd images/headscale && ../../$(IN) go test -race ./forward
 
 test-python:
-	$(RUN) pytest
+	$(RUN) pytest --durations=25
 
 .PHONY: help quickstart quickstart-clean check test lint types arrows generated generate bench dev prove \
 	python go ready test-go test-python
