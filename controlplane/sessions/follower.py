@@ -25,7 +25,8 @@ SETTLED_SECONDS: Final = 0.2
 """After a message was stored, until it enters the full text: it may grow."""
 
 GATHER_TIMES: Final = 10
-"""So much longer while sessions are read for the first time: the more enters at once, the less is merged later."""
+"""So much longer while sessions are read for the first time, unless enough is there: the more enters at once, the less
+is merged later."""
 
 MASK_SECONDS: Final = 30.0
 """For so long the secrets that Perry knows are taken for the same."""
@@ -58,6 +59,7 @@ class Follower:
         self._tasks: TaskGroup | None = None
         self._work = anyio.Event()
         self._damaged = anyio.Event()
+        self._waiting = 0
 
     def run_in(self, tasks: TaskGroup) -> None:
         """Where the work is done; before anything is attached."""
@@ -100,7 +102,7 @@ class Follower:
         created = self._created(workspace)
         puller = self._pullers.get(workspace)
         if puller is None or puller.created != created:
-            puller = Puller(workspace, created, self._db, self._changes, self._current_mask, self.tidy)
+            puller = Puller(workspace, created, self._db, self._changes, self._current_mask, self._stored)
             self._pullers[workspace] = puller
         puller.attach(link)
         self._start(workspace, puller, link)
@@ -120,6 +122,11 @@ class Follower:
 
     def tidy(self) -> None:
         """Something is void, and may be taken away."""
+        self._work.set()
+
+    def _stored(self, size: int) -> None:
+        """Messages wait for their turn to enter the full text, or are void."""
+        self._waiting += size
         self._work.set()
 
     def damaged(self) -> None:
@@ -210,9 +217,10 @@ class Follower:
     async def _gather(self) -> None:
         await anyio.sleep(SETTLED_SECONDS)
         for _ in range(GATHER_TIMES):
-            if not self._first_reading():
-                return
+            if self._waiting >= fulltext.BATCH_BYTES or not self._first_reading():
+                break
             await anyio.sleep(SETTLED_SECONDS)
+        self._waiting = 0
 
     def _first_reading(self) -> bool:
         return any(self._pullers[name].reads_first for name in self._links)

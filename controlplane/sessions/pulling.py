@@ -41,8 +41,9 @@ class Puller:
         database: SessionsDatabase,
         changes: Changes,
         mask: Callable[[], Mask],
-        stored: Callable[[], None],
+        stored: Callable[[int], None],
     ) -> None:
+        """``stored`` is told the bytes by which messages have grown; 0 where some are void."""
         self.name = name
         self.created = created
         self._db = database
@@ -51,7 +52,9 @@ class Puller:
         self._stored = stored
         self._link: WorkerLink | None = None
         self._complaints = Complaints(name)
-        self._noting = Noting(name, created, database, changes, self._complaints, changed=self._queue, void=stored)
+        self._noting = Noting(
+            name, created, database, changes, self._complaints, changed=self._queue, void=lambda: stored(0)
+        )
         self._storing = Storing(database, mask)
         self._turns = Turns()
 
@@ -148,7 +151,7 @@ class Puller:
         self._changes.changed(info(stored.row, live=True))
         if stored.ordinals or stored.anew:
             self._changes.said(News(Name(self.name, key), stored.ordinals, stored.anew))
-            self._stored()
+            self._stored(max(stored.grown, 0))
         return page.more
 
     def _slow_down(self, known: Known, page: Page, cursor: str | None, stored: pages.Stored) -> None:
