@@ -1,12 +1,17 @@
 """The section of ``config.json`` for wakes: the gateways that they go to."""
 
 import ipaddress
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from controlplane.section import Section
+
+TAILNET: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
+
+LOCAL: Final = frozenset({"localhost", "ip6-localhost"})
 
 
 class GatewaySettings(Section, frozen=True):
@@ -41,6 +46,24 @@ class HookSettings(Section, frozen=True):
     def target(self) -> GatewaySettings | None:
         """Who is woken where nobody is named."""
         return next((each for each in self.gateways if self.default in ("", each.name)), None)
+
+
+def is_tailnets(host: str, domain: str | None) -> bool:
+    """Whether a URL's host is the tailnet's, where there is one whose own domain is ``domain``.
+
+    That is: tailnet addresses, names without a dot, and names below ``domain`` or ts.net.
+    """
+    if (address := literal(host)) is not None:
+        return any(address in network for network in TAILNET if network.version == address.version)
+    suffixes = [".ts.net", *([f".{domain.strip('.').lower()}"] if domain else [])]
+    return host not in LOCAL and ("." not in host or host.endswith(tuple(suffixes)))
+
+
+def tailnet_ports(gateways: Iterable[GatewaySettings], domain: str | None) -> tuple[int, ...]:
+    """The ports of the gateways that the tailnet reaches."""
+    parts = [urlsplit(gateway.url) for gateway in gateways]
+    ours = [part for part in parts if is_tailnets((part.hostname or "").removesuffix("."), domain)]
+    return tuple(sorted({part.port or (443 if part.scheme == "https" else 80) for part in ours}))
 
 
 def url_problem(url: str) -> str | None:

@@ -51,7 +51,7 @@ from controlplane.sessions.service import Sessions
 from controlplane.settings import Loaded, Settings, load
 from controlplane.system.metrics import Metrics
 from controlplane.system.requests import Requests
-from controlplane.system.server import CONTROL_SOCKET, listen, listen_in, serve
+from controlplane.system.server import CONTROL_SOCKET, OUT_FOLDER, listen, listen_in, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService, strangers
 from controlplane.tasks.dispatcher import Dispatcher
@@ -84,8 +84,9 @@ from protocol.workspaces import Workspace
 
 log = logging.getLogger(__name__)
 
-FORWARD_SOCKET = "out/forward.sock"
-"""Where the gateway connects to others on the tailnet for the control plane, in its run folder."""
+FORWARD_SOCKET = "forward.sock"
+PLACES_FILE = "places.json"
+"""Where the gateway connects to others on the tailnet for the control plane, and the list of those others."""
 
 OWNERS_SECONDS = 3.0
 """How long the tailnet may take to say whose it is before the control plane serves without knowing."""
@@ -233,6 +234,7 @@ class Core:
                 instance=settings.instance,
                 image=sidecar_image,
                 run_folder=str((loaded.folder / "run").absolute()),
+                out_folder=str((loaded.folder / "run" / OUT_FOLDER).absolute()),
                 pool=settings.network.pool,
             ),
             owners=settings.auth.owners,
@@ -246,7 +248,8 @@ class Core:
             Outgoing(
                 on_tailnet=outside.tailnet.joins,
                 domain=lambda: _domain(self.gateway.names()) or settings.tailnet.domain,
-                forward=loaded.folder / "run" / FORWARD_SOCKET,
+                forward=loaded.folder / "run" / OUT_FOLDER / FORWARD_SOCKET,
+                places=loaded.folder / "run" / PLACES_FILE,
                 own_port=settings.port,
                 own_addresses=Remembered(outside.machine.own_tailnet_addresses),
             ),

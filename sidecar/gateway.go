@@ -56,11 +56,17 @@ func readGatewaySettings(getenv func(string) string) (Settings, error) {
 	if !filepath.IsAbs(s.Socket) {
 		return s, fmt.Errorf("PERRY_SOCKET is %q; give an absolute path.", s.Socket)
 	}
+	s.WayOut, s.Places = getenv("PERRY_WAY_OUT"), getenv("PERRY_PLACES")
+	for name, path := range map[string]string{"PERRY_WAY_OUT": s.WayOut, "PERRY_PLACES": s.Places} {
+		if path != "" && !filepath.IsAbs(path) {
+			return s, fmt.Errorf("%s is %q; give an absolute path.", name, path)
+		}
+	}
 	return s, nil
 }
 
 // runGateway is mode gateway: a node of the tailnet that needs no right on its machine (tsnet's own network stack), and
-// three doors to the control plane.
+// three doors to the control plane, and a way out for it.
 func runGateway(ctx context.Context, getenv func(string) string, stdout, stderr io.Writer) error {
 	s, err := readGatewaySettings(getenv)
 	if err != nil {
@@ -95,6 +101,16 @@ func gatewayOnTailnet(ctx context.Context, s Settings, report *Reporter, log *sl
 		return err
 	}
 	defer stop()
+	if s.WayOut != "" {
+		shut, err := serveWayOut(ctx, node, s.WayOut, s.Places, log)
+		if err != nil {
+			// The doors matter more.
+			log.Warn(err.Error())
+			report.Update(func(snap *Snapshot) { snap.Door = err.Error() })
+		} else {
+			defer shut()
+		}
+	}
 	go giveMemoryBack(ctx)
 	if err := node.Run(ctx, reenrol); err != nil {
 		return fmt.Errorf("The gateway's tailnet node ended: %w.", err)

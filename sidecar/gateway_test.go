@@ -23,7 +23,7 @@ func TestGatewaySettings(t *testing.T) {
 	if err != nil || s.Hostname != "perry" || s.Socket != gatewaySocket || !s.Join || !s.Gateway {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for name, value := range map[string]string{"PERRY_SOCKET": "control.sock", "PERRY_HOSTNAME": "-", "PERRY_CONTROL_URL": "x"} {
+	for name, value := range map[string]string{"PERRY_SOCKET": "control.sock", "PERRY_HOSTNAME": "-", "PERRY_CONTROL_URL": "x", "PERRY_WAY_OUT": "x", "PERRY_PLACES": "x"} {
 		if _, err := readGatewaySettings(environment(map[string]string{name: value})); err == nil || !contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +16,10 @@ const asProgram = "PERRY_TEST_AS_PROGRAM"
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	}
+	if socket := os.Getenv(asCaller); socket != "" {
+		fmt.Print(callWayOut(socket))
+		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -32,6 +32,8 @@ type Settings struct {
 	LogLevel      slog.Level   // PERRY_LOG: debug, info, warn or error
 	Gateway       bool         // mode gateway
 	Socket        string       // PERRY_SOCKET: the control plane's, in mode gateway
+	WayOut        string       // PERRY_WAY_OUT: the socket by which it reaches gateways that are woken. Empty: it does not
+	Places        string       // PERRY_PLACES: the file with the places that may be reached so
 }
 
 // what this node is, for people.

@@ -32,7 +32,7 @@ type Snapshot struct {
 	Online   bool         `json:"online"` // the coordinator is in touch
 	Health   []string     `json:"health"`
 	Error    string       `json:"error"` // one sentence, or empty
-	Door     string       `json:"door"`  // why the door to OpenCode is shut: one sentence, or empty
+	Door     string       `json:"door"`  // why the door to OpenCode, or the gateway's way out, is shut: one sentence, or empty
 	At       time.Time    `json:"at"`
 }
 

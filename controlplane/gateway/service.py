@@ -89,7 +89,7 @@ class Gateway:
         error = self._error
         if error is None and status is not None and not online:
             error = status.error or "It is joining the tailnet."
-        error = error or self._name_taken()
+        error = error or self._name_taken() or (status.door if status else None) or None
         return GatewayStatus(name=name, online=online, ips=list(status.ips) if status else [], error=error)
 
     def _name(self) -> str:

@@ -12,6 +12,7 @@ HOSTNAME = "perry"
 STATE = "/var/lib/perry"
 AUTH_KEY_FILE = f"{STATE}/auth-key"
 RUN = "/run/perry"
+OUT = "/run/perry-out"
 WIREGUARD_PORT = 41641
 
 MEMORY = 384 * 1024 * 1024
@@ -19,11 +20,12 @@ GO_MEMORY = "160MiB"
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``run_folder`` holds the control plane's socket."""
+    """``run_folder`` holds the control plane's socket, ``out_folder`` the gateway's own: all that it may write to."""
 
     instance: str
     image: str
     run_folder: str
+    out_folder: str
     pool: str
 
     @property
@@ -61,10 +63,16 @@ def container(settings: GatewaySettings, tailnet: str, control_url: str) -> Cont
             "PERRY_CONTROL_URL": control_url,
             "PERRY_STATE_DIR": STATE,
             "PERRY_SOCKET": f"{RUN}/control.sock",
+            "PERRY_WAY_OUT": f"{OUT}/forward.sock",
+            "PERRY_PLACES": f"{RUN}/places.json",
             "PERRY_WIREGUARD_PORT": str(WIREGUARD_PORT),
             "GOMEMLIMIT": GO_MEMORY,
         },
-        volumes=(VolumeMount(settings.name, STATE), VolumeMount(settings.run_folder, RUN, read_only=True)),
+        volumes=(
+            VolumeMount(settings.name, STATE),
+            VolumeMount(settings.run_folder, RUN, read_only=True),
+            VolumeMount(settings.out_folder, OUT),
+        ),
         cap_drop=("ALL",),
         cap_add=("DAC_OVERRIDE",),
         security_opt=("no-new-privileges",),

@@ -20,6 +20,9 @@ GRACE: Final = 10.0
 
 CONTROL_SOCKET: Final = "control.sock"
 
+OUT_FOLDER: Final = "out"
+"""In the same folder: what the gateway may write to, for its own socket."""
+
 _FRAME_LIMIT = 1 << 20
 _LAST_WORDS = 2.0
 
@@ -44,7 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def listen_in(folder: Path) -> socket.socket:
-    """A unix socket ``control.sock`` in a folder that its owner alone may enter. StartupError where it cannot be had.
+    """A unix socket ``control.sock`` in a folder that its owner alone may enter, as is ``out`` in there. StartupError
+    where it cannot be had.
 
     One that an earlier process left is replaced: the lock on the config folder says that it serves nobody.
     """
@@ -56,6 +60,7 @@ def listen_in(folder: Path) -> socket.socket:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fchmod(handle, 0o700)
+            (folder / OUT_FOLDER).mkdir(mode=0o700, exist_ok=True)
             file.unlink(missing_ok=True)
             listener.bind(f"/proc/self/fd/{handle}/{CONTROL_SOCKET}")
             file.chmod(0o600)

@@ -2,21 +2,13 @@
 
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import httpcore
 
-from controlplane.wake.target import Target, Way, refused
-
-CONNECT_SECONDS: Final = 15.0
-
-_HEAD_LIMIT: Final = 4096
-
-
-class NotThere(httpcore.ConnectError):
-    """A gateway that is not connected to; a sentence says why."""
+from controlplane.wake.passage import CONNECT_SECONDS, NotThere, Passage
+from controlplane.wake.target import Target, Way, may_go_directly, refused
 
 
 class Resolver:
@@ -30,8 +22,8 @@ class Resolver:
 class Dialer(httpcore.AsyncNetworkBackend):
     """Connects to a target's host and port. The address that was looked at is the one that is connected to.
 
-    ``forward`` is the socket on which Perry's node on the tailnet connects to others there. Where there is none, what
-    is the tailnet's is tried like everything else: this machine may be on it by itself.
+    What is the tailnet's is reached by Perry's node there. A machine that is on a tailnet by itself tries its own way
+    too: that tailnet may be another one. ``way`` is how the latest connection goes.
     """
 
     def __init__(
@@ -40,13 +32,14 @@ class Dialer(httpcore.AsyncNetworkBackend):
         *,
         own_port: int,
         own_addresses: Callable[[], Iterable[str]],
-        forward: Path,
+        passage: Passage,
         resolve: Callable[[str, int], Awaitable[list[str]]],
     ) -> None:
+        self.way: Way | None = None
         self._target = target
         self._own_port = own_port
         self._own_addresses = own_addresses
-        self._forward = forward
+        self._passage = passage
         self._resolve = resolve
         self._backend = httpcore.AnyIOBackend()
 
@@ -58,11 +51,27 @@ class Dialer(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        self.way = None
         if (host, port) != (self._target.host, self._target.port):
             raise NotThere(f"{host}:{port} is no gateway of the settings.")
-        if self._target.way is Way.TAILNET and self._forward.exists():
-            return await self._through_tailnet()
+        if self._target.way is Way.TAILNET:
+            return await self._by_tailnet()
         return await self._directly()
+
+    async def _by_tailnet(self) -> httpcore.AsyncNetworkStream:
+        try:
+            stream = await self._passage.connect(self._target)
+        except NotThere as exc:
+            if not may_go_directly(self._target, exc.status, on_tailnet_itself=any(self._own_addresses())):
+                raise
+            why = exc
+        else:
+            self.way = Way.TAILNET
+            return stream
+        try:
+            return await self._directly()
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
+            raise NotThere(f"{why} From this machine: {str(exc) or 'it does not answer'}") from exc
 
     async def _directly(self) -> httpcore.AsyncNetworkStream:
         target = self._target
@@ -77,37 +86,13 @@ class Dialer(httpcore.AsyncNetworkBackend):
         last: Exception = NotThere(f"The name {target.host!r} has no address here; mend hooks.gateways.")
         for address in dict.fromkeys(addresses):
             try:
-                return await self._backend.connect_tcp(address, target.port, timeout=CONNECT_SECONDS)
+                stream = await self._backend.connect_tcp(address, target.port, timeout=CONNECT_SECONDS)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
                 last = exc
+            else:
+                self.way = Way.DIRECT
+                return stream
         raise last
-
-    async def _through_tailnet(self) -> httpcore.AsyncNetworkStream:
-        target = self._target
-        away = "Perry's node on the tailnet, which would reach it, is not there; `perry tailnet status` says more."
-        try:
-            stream = await self._backend.connect_unix_socket(str(self._forward), timeout=CONNECT_SECONDS)
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
-            raise NotThere(away) from exc
-        place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-        try:
-            await stream.write(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode(), timeout=CONNECT_SECONDS)
-            head = b""
-            while b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT:
-                # A byte at a time: what follows the head is the gateway's.
-                piece = await stream.read(1, timeout=CONNECT_SECONDS * 2)
-                if not piece:
-                    raise NotThere(away)
-                head += piece
-            status, _, words = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")
-            if status != b"200":
-                said = words.decode("ascii", "replace").strip()
-                raise NotThere(f"The tailnet does not reach {place}: {said or status.decode('ascii', 'replace')}.")
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await stream.aclose()
-            raise
-        return stream
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         raise NotThere("No gateway is behind a socket.")

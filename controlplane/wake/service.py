@@ -21,10 +21,11 @@ from controlplane.wake.dialer import Dialer, Resolver
 from controlplane.wake.forwarder import Courier, Forwarder
 from controlplane.wake.message import OWN_ID, Message, bounded, clean, mode_of, read_request
 from controlplane.wake.outbox import Outbox
+from controlplane.wake.passage import Passage
 from controlplane.wake.rate import Rate
 from controlplane.wake.record import Record
 from controlplane.wake.sender import Sender
-from controlplane.wake.target import Target, target_of
+from controlplane.wake.target import Target, Way, target_of
 from controlplane.wake.verdict import PATIENCE
 from protocol.auth import IdentityKind
 from protocol.wake import (
@@ -63,11 +64,13 @@ UNKNOWN_GATEWAY: Final = "There is no gateway of this name in hooks.gateways."
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """How this machine reaches gateways. ``forward`` is the socket of Perry's node on the tailnet, which is asked where
-    ``on_tailnet``; ``own_port`` and ``own_addresses`` are where this control plane itself is."""
+    ``on_tailnet``, and ``places`` the file that tells that node where it may connect to. ``own_port`` and
+    ``own_addresses`` are where this control plane itself is."""
 
     on_tailnet: bool
     domain: Callable[[], str | None]
     forward: Path
+    places: Path
     own_port: int
     own_addresses: Callable[[], Iterable[str]]
 
@@ -89,6 +92,7 @@ class WakeService:
         self._folder = folder
         self._now = now
         self._resolve = Resolver()
+        self._passage = Passage(outgoing.forward, outgoing.places, self._places)
         self._outbox = Outbox(database, lambda record: self._forwarder.arrived(record), now)
         default = settings.target
         self._forwarder = Forwarder(
@@ -105,13 +109,18 @@ class WakeService:
                 target,
                 own_port=self._outgoing.own_port,
                 own_addresses=self._outgoing.own_addresses,
-                forward=self._outgoing.forward,
+                passage=self._passage,
                 resolve=self._resolve,
             )
             return Sender(target, dialer, self._now)
 
         file = self._folder / Path(gateway.token_file).expanduser()
         return Courier(target, gateway.kind, file, sender, self._outbox, self._now)
+
+    def _places(self) -> list[str]:
+        """Where Perry's node on the tailnet may connect to."""
+        targets = (courier.target for courier in self._forwarder.couriers.values())
+        return [target.place for target in targets if target.way is Way.TAILNET]
 
     # --- taking them
 
@@ -187,6 +196,11 @@ class WakeService:
     async def run(self) -> None:
         """Until closed or cancelled."""
         forwarder = self._forwarder
+        if self._outgoing.on_tailnet:
+            try:
+                self._passage.tell()
+            except OSError as exc:
+                log.warning("Perry's node on the tailnet is not told of the gateways (%s); it is tried again", exc)
         self._outbox.reassign(forwarder.couriers, forwarder.default)
         for record in self._outbox.recover():
             forwarder.arrived(record)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from controlplane.hook_settings import GatewaySettings, address_problem, literal, plain
+from controlplane.hook_settings import LOCAL, GatewaySettings, address_problem, is_tailnets, literal, plain
 from protocol.wake import WAKE_PATH
 
 GENERIC: Final = "generic"
@@ -18,9 +18,9 @@ AGENT: Final = "agent"
 
 WAKE: Final = "wake"
 
-TAILNET: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
-
-_LOCAL: Final = frozenset({"localhost", "ip6-localhost"})
+FORBIDDEN: Final = 403
+UNKNOWN: Final = 404
+"""What Perry's node says of places that it may not connect to, and of devices that there are not."""
 
 
 class Way(StrEnum):
@@ -49,6 +49,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind == GENERIC
 
     @property
+    def place(self) -> str:
+        """Host and port, as one word."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
         """As people read it, and as it is asked for."""
         return f"{self._origin}{self.path}"
@@ -61,15 +66,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _origin(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.secure else 'http'}://{self.place}"
 
 
 def target_of(gateway: GatewaySettings, *, on_tailnet: bool, domain: str | None) -> Target:
-    """``on_tailnet``: Perry has a node there. ``domain`` is the tailnet's own, where known.
-
-    Tailnet addresses, names without a dot, and names below ``domain`` or ts.net are the tailnet's where there is one.
-    """
+    """``on_tailnet``: Perry has a node there. ``domain`` is the tailnet's own, where known."""
     parts = urlsplit(gateway.url)
     host = (parts.hostname or "").removesuffix(".")
     secure = parts.scheme == "https"
@@ -82,19 +83,20 @@ def target_of(gateway: GatewaySettings, *, on_tailnet: bool, domain: str | None)
         port=parts.port or (443 if secure else 80),
         secure=secure,
         path=path or "/",
-        way=Way.TAILNET if on_tailnet and _is_tailnets(host, domain) else Way.DIRECT,
+        way=Way.TAILNET if on_tailnet and is_tailnets(host, domain) else Way.DIRECT,
     )
 
 
-def _is_tailnets(host: str, domain: str | None) -> bool:
-    if (address := literal(host)) is not None:
-        return in_tailnet(address)
-    suffixes = [".ts.net", *([f".{domain.strip('.').lower()}"] if domain else [])]
-    return host not in _LOCAL and ("." not in host or host.endswith(tuple(suffixes)))
+def may_go_directly(target: Target, status: int | None, *, on_tailnet_itself: bool) -> bool:
+    """Whether a gateway that should be the tailnet's is tried from this machine, after Perry's node answered with
+    ``status`` (None: the node is away).
 
-
-def in_tailnet(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return any(address in network for network in TAILNET if network.version == address.version)
+    A machine that is on a tailnet itself may. Else only a plain name that is no device's may mean something nearby: a
+    tailnet's address or full name could only reach a stranger, who would be told the token.
+    """
+    if status == FORBIDDEN:
+        return False
+    return on_tailnet_itself or (status == UNKNOWN and literal(target.host) is None and "." not in target.host)
 
 
 def refused(target: Target, address: str, *, own_port: int, own_addresses: Iterable[str]) -> str | None:
@@ -108,7 +110,7 @@ def refused(target: Target, address: str, *, own_port: int, own_addresses: Itera
     own = found.is_loopback or str(found) in own_addresses
     if own and target.port == own_port:
         return f"The url of {target.name!r} is that of this Perry itself; give the gateway's in hooks.gateways."
-    if found.is_loopback and literal(target.host) is None and target.host not in _LOCAL:
+    if found.is_loopback and literal(target.host) is None and target.host not in LOCAL:
         return (
             f"The name {target.host!r} means this machine itself; where the gateway runs here, write 127.0.0.1 in "
             "hooks.gateways."

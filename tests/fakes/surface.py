@@ -63,6 +63,7 @@ def outgoing(folder: Path) -> Outgoing:
         on_tailnet=False,
         domain=lambda: None,
         forward=folder / "forward.sock",
+        places=folder / "places.json",
         own_port=7000,
         own_addresses=lambda: (),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from controlplane.adapters.tailnet.embedded import EmbeddedTailnet
 from controlplane.adapters.tailnet.headscale import HeadscaleTailnet
 from controlplane.adapters.tailnet.none import NoTailnet
+from controlplane.hook_settings import tailnet_ports
 from controlplane.ports import Engine, Machine, Tailnet
 from controlplane.settings import Settings
 
@@ -31,5 +32,6 @@ def make_tailnet(settings: Settings, folder: Path, engine: Engine, machine: Mach
         address=wanted.address,
         port=wanted.port,
         domain=wanted.domain,
+        wake_ports=tailnet_ports(settings.hooks.gateways, wanted.domain),
         folder=folder / "coordinator",
     )

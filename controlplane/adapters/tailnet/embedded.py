@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,10 @@ ANSWER_SECONDS = 5.0
 
 
 class EmbeddedTailnet:
-    """``folder`` is for what belongs to it: headscale's API key (0600), and by what the server was known."""
+    """``folder`` is for what belongs to it: headscale's API key (0600), and by what the server was known.
+
+    ``wake_ports`` are those of the owner's devices that the gateway may connect to.
+    """
 
     provider = "embedded"
     identity = "embedded"
@@ -45,11 +48,13 @@ class EmbeddedTailnet:
         port: int,
         domain: str,
         folder: Path,
+        wake_ports: Sequence[int] = (),
     ) -> None:
         self._coordinator = Coordinator(
             engine, machine, instance=instance, image=image, address=address, port=port, domain=domain
         )
         self._domain = domain
+        self._wake_ports = wake_ports
         self._key_file = folder / "api-key"
         self._server_file = folder / "server-key"
         self._anew_file = folder / "made-anew"
@@ -107,7 +112,7 @@ class EmbeddedTailnet:
         except Refused:
             self._api.key = await self._new_key()
             self._user = await self._api.user_id(USER)
-        wanted = policy()
+        wanted = policy(self._wake_ports)
         if await self._api.policy() != wanted:
             await self._api.set_policy(wanted)
         known = _read(self._server_file)

@@ -1,6 +1,7 @@
 """What headscale v0.29 is told: its configuration and its policy. Pure."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from controlplane.adapters.tailnet.placement import Placement, as_address
@@ -28,9 +29,13 @@ POLICY: dict[str, Any] = {
 Everybody reaches the gateway, which knows its callers."""
 
 
-def policy() -> str:
-    """As headscale keeps it: the text itself."""
-    return json.dumps(POLICY, indent=1)
+def policy(wake_ports: Sequence[int] = ()) -> str:
+    """As headscale keeps it: the text itself. The gateway reaches these ports of the owner's devices, and no others."""
+    acls = list(POLICY["acls"])
+    if wake_ports:
+        ports = ",".join(map(str, wake_ports))
+        acls.append({"action": "accept", "src": [GATEWAY_TAG], "dst": [f"{USER}@:{ports}"]})
+    return json.dumps({**POLICY, "acls": acls}, indent=1)
 
 
 def environment(placement: Placement, *, port: int) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Bench:
         self.pods = FakePods(self.engine, self.tailnet)
         self.database = Database.open(None)
         self.folder = folder
+        (folder / "out").mkdir()
         self.strangers: list[str] = []
 
     def gateway(self, tailnet: Tailnet | None = None, owners: tuple[str, ...] = ()) -> Gateway:
@@ -49,7 +50,11 @@ class Bench:
             tailnet=tailnet or self.tailnet,
             store=self.store,
             settings=GatewaySettings(
-                instance="t", image="perry/sidecar:latest", run_folder=str(self.folder), pool="10.9.0.0/24"
+                instance="t",
+                image="perry/sidecar:latest",
+                run_folder=str(self.folder),
+                out_folder=str(self.folder / "out"),
+                pool="10.9.0.0/24",
             ),
             owners=owners,
             reserved=lambda: ["10.9.0.0/28"],
@@ -101,11 +106,14 @@ async def test_it_joins_under_its_name_and_its_place_is_kept(bench: Bench) -> No
 
 
 def test_it_has_no_right_on_the_machine_and_no_secret() -> None:
-    settings = GatewaySettings(instance="t", image="i", run_folder="/c/run", pool="10.9.0.0/24")
+    settings = GatewaySettings(
+        instance="t", image="i", run_folder="/c/run", out_folder="/c/run/out", pool="10.9.0.0/24"
+    )
     spec = container(settings, "embedded", "http://192.0.2.1:7390")
     assert (spec.cap_drop, spec.cap_add, spec.devices, spec.host_network) == (("ALL",), ("DAC_OVERRIDE",), (), False)
     assert spec.read_only and spec.memory and spec.ports == () and "no-new-privileges" in spec.security_opt
-    assert [(mount.volume, mount.read_only) for mount in spec.volumes] == [("t-gateway", False), ("/c/run", True)]
+    mounted = [(mount.volume, mount.read_only) for mount in spec.volumes]
+    assert mounted == [("t-gateway", False), ("/c/run", True), ("/c/run/out", False)]
     assert spec == container(settings, "embedded", "http://192.0.2.1:7390")
     other = container(settings, "embedded", "http://192.0.2.2:7390")
     assert spec.labels["perry.spec"] != other.labels["perry.spec"]

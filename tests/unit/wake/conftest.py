@@ -44,6 +44,7 @@ def outgoing(folder: Path, *, on_tailnet: bool = False, own_port: int = 7391) ->
         on_tailnet=on_tailnet,
         domain=lambda: "perry.internal",
         forward=folder / "forward.sock",
+        places=folder / "places.json",
         own_port=own_port,
         own_addresses=lambda: ["100.64.0.9"],
     )

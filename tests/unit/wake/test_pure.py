@@ -14,6 +14,7 @@ from controlplane.hook_settings import GatewaySettings
 from controlplane.wake.dialer import Dialer
 from controlplane.wake.lanes import Lanes
 from controlplane.wake.message import audible, bounded, clean
+from controlplane.wake.passage import Passage
 from controlplane.wake.rate import Rate
 from controlplane.wake.signature import key_of, signed
 from controlplane.wake.target import Way, refused, target_of
@@ -76,7 +77,8 @@ async def test_a_name_that_is_bound_anew_is_not_followed(gateway_of_ours: Gatewa
     async def resolve(host: str, port: int) -> list[str]:
         return ["192.0.2.1", "127.0.0.1"]
 
-    dialer = Dialer(target, own_port=1, own_addresses=tuple, forward=tmp_path / "none", resolve=resolve)
+    passage = Passage(tmp_path / "none", tmp_path / "places", tuple)
+    dialer = Dialer(target, own_port=1, own_addresses=tuple, passage=passage, resolve=resolve)
     with pytest.raises(httpcore.ConnectError, match="means this machine itself"):
         await dialer.connect_tcp(target.host, target.port)
     with pytest.raises(httpcore.ConnectError, match="no gateway of the settings"):
