@@ -27,7 +27,7 @@ from controlplane.credentials.service import Credentials
 from controlplane.credentials.sources import home_of
 from controlplane.credentials.store import Secrets
 from controlplane.credentials.watcher import watch_for_ever
-from controlplane.cron.actions import Wake, Wakes
+from controlplane.cron.doers import doers
 from controlplane.cron.scheduler import Scheduler, SystemClock
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store as CronStore
@@ -57,7 +57,7 @@ from controlplane.tailnet.service import TailnetService, strangers
 from controlplane.tasks.dispatcher import Dispatcher
 from controlplane.tasks.fallback import Fallback
 from controlplane.tasks.looking import Looker
-from controlplane.tasks.service import News, TaskService
+from controlplane.tasks.service import News, TaskService, must_make_sense
 from controlplane.tasks.signals import Signals
 from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
@@ -290,7 +290,7 @@ class Core:
         self.spools = Spools(self.wakes)
         self.fleet.register(self.spools)
         cron_store, clock = CronStore(database), SystemClock()
-        self.scheduler = Scheduler(cron_store, {Wake: Wakes(self.wakes)}, clock)
+        self.scheduler = Scheduler(cron_store, doers(self.wakes, self.fallback, tasks), clock)
         self._at_gateway = GatewayResolver(
             owners=self.gateway.owners,
             workspace_of=store.name_of_node,
@@ -328,7 +328,13 @@ class Core:
             secrets=secrets,
             sessions=sessions,
             session_changes=session_changes,
-            cron=Cron(cron_store, self.scheduler, clock),
+            cron=Cron(
+                cron_store,
+                self.scheduler,
+                clock,
+                is_there=lambda name: store.get(name) is not None,
+                must_make_sense=must_make_sense,
+            ),
             tasks=tasks,
             fallback=self.fallback,
             batches=BatchService(batch_store, self.batches, self.workspaces, tasks, collector),

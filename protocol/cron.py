@@ -5,20 +5,25 @@ from typing import Annotated, Final
 
 import msgspec
 
+from protocol.tasks import DispatchTask
 from protocol.wake import TEXT_LIMIT, SessionTarget, WakeMode
 from protocol.wire import Told, Wire
+from protocol.workspaces import WorkspaceName
 
 MESSAGE_LIMIT: Final = TEXT_LIMIT
 """Bytes of a job's message, at most."""
 
 
 class AddJob(Wire, frozen=True, forbid_unknown_fields=True):
-    """Input of ``cron.add``: when (one of ``at``, ``every`` and ``cron``) and what (``message`` or ``system_event``).
+    """Input of ``cron.add``: when (one of ``at``, ``every`` and ``cron``), and what (``message``, ``check`` or
+    ``dispatch``).
 
     ``at`` is so long from now (``20m``, ``+1h30m``) or a time with an offset; without one it is a time of the zone
     ``tz``. ``cron`` is a line of five fields, on the clock of ``tz`` (UTC where there is none). ``message`` and
-    ``system_event`` are two words for the same. A job without a name gets one. ``key`` makes it safe to ask twice:
-    the same key is the same job.
+    ``system_event`` are two words for the same: what the assistant is told. ``check`` looks at a workspace, and tells
+    what that comes to, after ``message`` where there is one: with ``at`` in any case, else where it does not just work.
+    ``dispatch`` gives a coding agent a task, unless that of an earlier run still goes on; the task's end wakes as it
+    says. A job without a name gets one. ``key`` makes it safe to ask twice: the same key is the same job.
     """
 
     name: str | None = None
@@ -28,6 +33,8 @@ class AddJob(Wire, frozen=True, forbid_unknown_fields=True):
     tz: str | None = None
     message: str | None = None
     system_event: str | None = None
+    check: WorkspaceName | None = None
+    dispatch: DispatchTask | None = None
     session: SessionTarget = SessionTarget.MAIN
     wake: WakeMode = WakeMode.NOW
     delete_after_run: bool = False
@@ -59,8 +66,9 @@ class JobRun(Wire, frozen=True):
 class Job(Wire, frozen=True):
     """A job: when, what, and how it went.
 
-    One of ``at``, ``every`` (seconds) and ``cron`` (with ``tz``) is there. ``action`` is ``wake``; a newer control
-    plane may know more. ``text`` is the beginning of its message. Without ``next`` it will not run again.
+    One of ``at``, ``every`` (seconds) and ``cron`` (with ``tz``) is there. ``action`` is ``wake``, ``check``
+    or ``dispatch``; a newer control plane may know more. ``text`` is the beginning of its message, or of the task for
+    ``agent`` in ``workspace``. Without ``next`` it will not run again.
     """
 
     id: str
@@ -75,6 +83,8 @@ class Job(Wire, frozen=True):
     text: str | None = None
     wake: str | None = None
     session: str | None = None
+    workspace: str | None = None
+    agent: str | None = None
     next: datetime | None = None
     last: JobRun | None = None
 

@@ -1125,12 +1125,15 @@ export interface components {
     schemas: {
         /**
          * AddJob
-         * @description Input of ``cron.add``: when (one of ``at``, ``every`` and ``cron``) and what (``message`` or ``system_event``).
+         * @description Input of ``cron.add``: when (one of ``at``, ``every`` and ``cron``), and what (``message``, ``check`` or
+         *     ``dispatch``).
          *
          *     ``at`` is so long from now (``20m``, ``+1h30m``) or a time with an offset; without one it is a time of the zone
          *     ``tz``. ``cron`` is a line of five fields, on the clock of ``tz`` (UTC where there is none). ``message`` and
-         *     ``system_event`` are two words for the same. A job without a name gets one. ``key`` makes it safe to ask twice:
-         *     the same key is the same job.
+         *     ``system_event`` are two words for the same: what the assistant is told. ``check`` looks at a workspace, and tells
+         *     what that comes to, after ``message`` where there is one: with ``at`` in any case, else where it does not just work.
+         *     ``dispatch`` gives a coding agent a task, unless that of an earlier run still goes on; the task's end wakes as it
+         *     says. A job without a name gets one. ``key`` makes it safe to ask twice: the same key is the same job.
          */
         AddJob: {
             /** @default null */
@@ -1147,6 +1150,10 @@ export interface components {
             message?: string | null;
             /** @default null */
             systemEvent?: string | null;
+            /** @default null */
+            check?: string | null;
+            /** @default null */
+            dispatch?: components["schemas"]["DispatchTask"] | null;
             /** @default main */
             session?: components["schemas"]["SessionTarget"];
             /** @default now */
@@ -1621,8 +1628,9 @@ export interface components {
          * Job
          * @description A job: when, what, and how it went.
          *
-         *     One of ``at``, ``every`` (seconds) and ``cron`` (with ``tz``) is there. ``action`` is ``wake``; a newer control
-         *     plane may know more. ``text`` is the beginning of its message. Without ``next`` it will not run again.
+         *     One of ``at``, ``every`` (seconds) and ``cron`` (with ``tz``) is there. ``action`` is ``wake``, ``check``
+         *     or ``dispatch``; a newer control plane may know more. ``text`` is the beginning of its message, or of the task for
+         *     ``agent`` in ``workspace``. Without ``next`` it will not run again.
          */
         Job: {
             id: string;
@@ -1644,6 +1652,10 @@ export interface components {
             wake?: string | null;
             /** @default null */
             session?: string | null;
+            /** @default null */
+            workspace?: string | null;
+            /** @default null */
+            agent?: string | null;
             /** @default null */
             next?: string | null;
             /** @default null */

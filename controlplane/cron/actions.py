@@ -1,18 +1,15 @@
-"""What a job does. Pure: the values that say it, and the port that does it.
+"""What a job does: the values that say it. Pure; :mod:`.doers` does it.
 
-A new kind of action is one more struct in :data:`Action`, what :func:`described` says of it, and one more
-:class:`Doer` at wiring. A doer is told which run it is, and drops one that it has done before: after a kill between the
-doing and the noting of it, it is asked again.
+A new kind of action is one more struct in :data:`Action`, what :func:`described` says of it, and one more doer.
 """
 
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from controlplane.ports import Waker
-from protocol.cron import SessionTarget
-from protocol.wake import WakeMode
+from protocol.tasks import DispatchTask
+from protocol.wake import SessionTarget, WakeMode
 
 LATE: Final = timedelta(minutes=1)
 """From here on what is told says that it is late."""
@@ -26,8 +23,27 @@ class Wake(msgspec.Struct, frozen=True, tag="wake"):
     session: SessionTarget = SessionTarget.MAIN
 
 
-Action = Wake
-"""All kinds of them: a union, once there are more."""
+class Check(msgspec.Struct, frozen=True, tag="check"):
+    """Look at a workspace, and wake the person's assistant with what that comes to.
+
+    ``once``: nobody looks again, so it is told also where all is well. ``text`` comes before what is told.
+    """
+
+    workspace: str
+    once: bool
+    text: str = ""
+    mode: WakeMode = WakeMode.NOW
+    session: SessionTarget = SessionTarget.MAIN
+
+
+class Dispatch(msgspec.Struct, frozen=True, tag="dispatch"):
+    """Give a coding agent a task, whose end wakes as that of any other."""
+
+    task: DispatchTask
+
+
+Action = Wake | Check | Dispatch
+"""All kinds of them."""
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +53,26 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     wake: str | None = None
     session: str | None = None
+    workspace: str | None = None
+    agent: str | None = None
 
 
 def described(action: Action) -> Described:
-    return Described(kind="wake", text=action.text, wake=action.mode, session=action.session)
+    match action:
+        case Wake():
+            return Described(kind="wake", text=action.text, wake=action.mode, session=action.session)
+        case Check():
+            return Described(
+                kind="check",
+                text=action.text or f"check {action.workspace}",
+                wake=action.mode,
+                session=action.session,
+                workspace=action.workspace,
+            )
+        case Dispatch(task=task):
+            return Described(
+                kind="dispatch", text=task.task, wake=task.wake, workspace=task.workspace, agent=task.agent
+            )
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -53,27 +85,15 @@ class Begun(msgspec.Struct, frozen=True):
     started: datetime
     by_hand: bool = False
 
-
-class Doer(Protocol):
-    """Does one kind of action. Called once for each run, and again with the same id after a kill."""
-
-    async def do(self, run: Begun) -> str | None:
-        """What came of it, for the history. PerryError says why it failed."""
+    @property
+    def runs_of(self) -> str:
+        """What the ids of all runs of its job begin with, and no others."""
+        return f"{self.id.rpartition('-')[0]}-"
 
 
-class Wakes:
-    """Does :class:`Wake`."""
-
-    def __init__(self, waker: Waker) -> None:
-        self._waker = waker
-
-    async def do(self, run: Begun) -> str | None:
-        return f"wake {await self._waker.wake(told(run), mode=run.action.mode, id=f'cron-{run.id}')}"
-
-
-def told(run: Begun) -> str:
+def told(run: Begun, text: str) -> str:
     """The text of a wake; one that is late says so, as its text may speak of the time."""
     late = run.started - run.due
     if run.by_hand or late < LATE:
-        return run.action.text
-    return f"{run.action.text}\n(This was due at {run.due:%Y-%m-%d %H:%M} UTC, and comes late.)"
+        return text
+    return f"{text}\n(This was due at {run.due:%Y-%m-%d %H:%M} UTC, and comes late.)"

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from controlplane.cron.actions import Action, Begun, Doer
+from controlplane.cron.actions import Action, Begun
+from controlplane.cron.doers import Doer
 from controlplane.cron.schedule import at_start, clock_was_set
 from controlplane.cron.store import Ended, JobRecord, Store
 from controlplane.errors import PerryError

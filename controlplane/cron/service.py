@@ -1,14 +1,17 @@
 """Cron jobs: what people and agents ask about them."""
 
 import re
+from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from controlplane.cron import schedule
-from controlplane.cron.actions import Action, Wake, described
+from controlplane.cron.actions import Action, Check, Dispatch, Wake, described
 from controlplane.cron.schedule import At, Every, Line
 from controlplane.cron.scheduler import Clock, Scheduler
 from controlplane.cron.store import JobRecord, RunRecord, Store
-from controlplane.errors import Conflict, InvalidInput, NotFound, NotYet
+from controlplane.errors import Conflict, InvalidInput, NotFound
 from controlplane.ids import new_id, random_letters
 from protocol.cron import (
     MESSAGE_LIMIT,
@@ -21,8 +24,9 @@ from protocol.cron import (
     ListJobs,
     Outcome,
     ReadHistory,
-    SessionTarget,
 )
+from protocol.tasks import DispatchTask
+from protocol.wake import SessionTarget, WakeMode
 
 JOBS: Final = 20_000
 """Jobs that there may be at once."""
@@ -35,12 +39,26 @@ TEXT_SHOWN: Final = 500
 
 
 class Cron:
-    """Adds jobs, shows them, and runs them when asked; when they are due, the scheduler does."""
+    """Adds jobs, shows them, and runs them when asked; when they are due, the scheduler does.
 
-    def __init__(self, store: Store, scheduler: Scheduler, clock: Clock) -> None:
+    ``is_there``: whether there is a workspace of a name. ``must_make_sense`` refuses a task that is wrong whatever
+    there is.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        clock: Clock,
+        *,
+        is_there: Callable[[str], bool],
+        must_make_sense: Callable[[DispatchTask], None],
+    ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._clock = clock
+        self._is_there = is_there
+        self._must_make_sense = must_make_sense
 
     def add(self, wanted: AddJob) -> Job:
         """InvalidInput says what to write instead; Conflict, where a job of that name is still to run."""
@@ -50,7 +68,7 @@ class Cron:
         when = schedule.read(at=wanted.at, every=wanted.every, cron=wanted.cron, tz=wanted.tz, now=now)
         if wanted.delete_after_run and not isinstance(when, At):
             raise InvalidInput("--delete-after-run is for a job with --at, which runs once; leave it away.")
-        action = _action(wanted)
+        action = self._action(wanted, once=isinstance(when, At))
         if self._store.count() >= JOBS:
             raise Conflict(f"There are {JOBS} jobs, which is the most; `perry cron remove` makes room.")
         job = JobRecord(
@@ -124,6 +142,40 @@ class Cron:
                 return name
         return f"{base}-{random_letters(6)}"
 
+    def _action(self, wanted: AddJob, *, once: bool) -> Action:
+        text = _message(wanted)
+        if wanted.dispatch is not None:
+            if text is not None or wanted.check is not None:
+                raise InvalidInput("A task, a check and a message are three jobs; add one for each.")
+            return self._dispatch(wanted, wanted.dispatch)
+        if wanted.check is not None:
+            self._must_be_there(wanted.check)
+            return Check(workspace=wanted.check, once=once, text=text or "", mode=wanted.wake, session=wanted.session)
+        if text is None:
+            raise InvalidInput(
+                "It is not said what to do; give --message 'what your assistant is to be told', --check WORKSPACE or "
+                "--dispatch WORKSPACE."
+            )
+        return Wake(text=text, mode=wanted.wake, session=wanted.session)
+
+    def _dispatch(self, wanted: AddJob, task: DispatchTask) -> Dispatch:
+        if wanted.session is SessionTarget.ISOLATED or wanted.wake is not WakeMode.NOW:
+            raise InvalidInput(
+                "How a task's end wakes is said with the task (`wake`), and always to the main session; leave "
+                "`session` and the job's own `wake` away."
+            )
+        if (task.clone or "").startswith("upload:") or task.origin is not None:
+            raise InvalidInput("A job clones when it runs, and a path on your device may be gone then; give a URL.")
+        self._must_make_sense(task)
+        if not task.create:
+            self._must_be_there(task.workspace)
+        # Each run has a key of its own.
+        return Dispatch(task=msgspec.structs.replace(task, key=None))
+
+    def _must_be_there(self, workspace: str) -> None:
+        if not self._is_there(workspace):
+            raise NotFound(f"There is no workspace {workspace!r}; `perry list` shows them all.")
+
     def _taken(self, name: str) -> bool:
         job = self._store.find(name)
         return job is not None and job.due is not None
@@ -143,28 +195,26 @@ class Cron:
             text=does.text[:TEXT_SHOWN],
             wake=does.wake,
             session=does.session,
+            workspace=does.workspace,
+            agent=does.agent,
             next=job.due,
             last=None if last is None else _shown_run(last),
         )
 
 
-def _action(wanted: AddJob) -> Action:
+def _message(wanted: AddJob) -> str | None:
+    """What the assistant is to be told, under either of its two names."""
     if wanted.message is not None and wanted.system_event is not None:
         raise InvalidInput("--message and --system-event are two words for the same; give one of them.")
     text = wanted.message if wanted.message is not None else wanted.system_event
     if text is None or not text.strip():
-        raise InvalidInput("It is not said what to do; give --message 'what your assistant is to be told'.")
-    if wanted.session is SessionTarget.ISOLATED:
-        raise NotYet(
-            "This Perry wakes your assistant in its main session only; leave --session isolated away, or use your "
-            "assistant's own cron."
-        )
+        return None
     if (size := len(text.encode(errors="replace"))) > MESSAGE_LIMIT:
         raise InvalidInput(
             f"The message has {size >> 10} KB, and {MESSAGE_LIMIT >> 10} KB are the most; put the rest into a "
             "file, and name that."
         )
-    return Wake(text=text, mode=wanted.wake, session=wanted.session)
+    return text
 
 
 def _shown_run(run: RunRecord) -> JobRun:

@@ -13,6 +13,7 @@ from controlplane.ports import WorkerLink
 from controlplane.tasks import state
 from controlplane.tasks.state import Record
 from controlplane.tasks.store import Store
+from controlplane.workspaces.repository import valid_branch, valid_clone
 from protocol.tasks import (
     ENDED,
     TASK_LIMIT,
@@ -71,15 +72,7 @@ class TaskService:
 
         ``quiet``: its end wakes nobody, its questions do.
         """
-        size = len(wanted.task.encode())
-        if size > TASK_LIMIT:
-            raise TooLarge(f"The task has {size:,} bytes, and at most {TASK_LIMIT:,} are taken; put it into a file.")
-        if not wanted.task.strip():
-            raise InvalidInput("The task is empty; say what the agent is to do.")
-        if "\0" in wanted.task:
-            raise InvalidInput("The task has a NUL character, which no agent can be given; leave it out.")
-        if (wanted.clone or wanted.branch or wanted.origin) and not wanted.create:
-            raise InvalidInput("`clone` and `branch` are for a workspace that is made; add `create` (--create).")
+        must_make_sense(wanted)
         if not wanted.create:
             await self._must_take(wanted)
         record = self._store.add(
@@ -110,6 +103,11 @@ class TaskService:
 
     async def get(self, id_: str) -> Task:
         return state.shown(self._must_exist(id_))
+
+    def going_on(self, keys: str, *, but: str) -> str | None:
+        """The id of a task that has not ended and whose key begins with ``keys``, and is not ``but``; None where there
+        is none."""
+        return self._store.going_on(keys, but)
 
     def is_settled(self, id_: str) -> bool:
         """Whether nothing is owed any more after its end: what it left is noted, and who waits is told."""
@@ -183,6 +181,23 @@ class TaskService:
         if record is None:
             raise NotFound(f"There is no task {id_!r}; `perry tasks list` shows them.")
         return record
+
+
+def must_make_sense(wanted: DispatchTask) -> None:
+    """InvalidInput and TooLarge, for what is wrong whatever workspaces there are."""
+    size = len(wanted.task.encode())
+    if size > TASK_LIMIT:
+        raise TooLarge(f"The task has {size:,} bytes, and at most {TASK_LIMIT:,} are taken; put it into a file.")
+    if not wanted.task.strip():
+        raise InvalidInput("The task is empty; say what the agent is to do.")
+    if "\0" in wanted.task:
+        raise InvalidInput("The task has a NUL character, which no agent can be given; leave it out.")
+    if (wanted.clone or wanted.branch or wanted.origin) and not wanted.create:
+        raise InvalidInput("`clone` and `branch` are for a workspace that is made; add `create` (--create).")
+    if wanted.clone is not None:
+        valid_clone(wanted.clone)
+    if wanted.branch is not None:
+        valid_branch(wanted.branch)
 
 
 class News:

@@ -53,6 +53,14 @@ class Store:
         where = "workspace = ? AND session_id = ?"
         return bool(self._db.rows(f"SELECT 1 FROM tasks WHERE {where} LIMIT 1", (workspace, session_id)))
 
+    def going_on(self, keys: str, but: str) -> str | None:
+        """The id of one that has not ended and whose key begins with ``keys``, and is not ``but``."""
+        rows = self._db.rows(
+            "SELECT id FROM tasks WHERE settled = 0 AND ended IS NULL AND substr(key, 1, ?) = ? AND key <> ? LIMIT 1",
+            (len(keys), keys, but),
+        )
+        return rows[0]["id"] if rows else None
+
     def unsettled(self) -> list[Record]:
         """What is not done with, in order: queued, under way, or ended with something still owed."""
         return self._select("settled = 0", (), "ORDER BY number")

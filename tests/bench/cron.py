@@ -22,6 +22,7 @@ from controlplane.cron.scheduler import Scheduler, SystemClock
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store
 from controlplane.db import Database
+from controlplane.tasks.service import must_make_sense
 from protocol.cron import AddJob
 from tests.bench.measure import Figure, bounded
 
@@ -68,7 +69,7 @@ async def _run(file: Path) -> Measured:
     clock, database = SystemClock(), Database.open(file)
     store, probe = Store(database), Probe(clock)
     scheduler = Scheduler(store, {Wake: probe}, clock)
-    cron = Cron(store, scheduler, clock)
+    cron = Cron(store, scheduler, clock, is_there=lambda name: False, must_make_sense=must_make_sense)
     _fill(cron, store, database, clock.now())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(scheduler.run)

@@ -42,7 +42,7 @@ from controlplane.tailnet.service import TailnetService
 from controlplane.tasks.dispatcher import Dispatcher
 from controlplane.tasks.fallback import Fallback
 from controlplane.tasks.looking import Looker
-from controlplane.tasks.service import News, TaskService
+from controlplane.tasks.service import News, TaskService, must_make_sense
 from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
 from controlplane.workspaces.pods import no_checkpoint
@@ -150,7 +150,13 @@ class Surface:
             tasks=tasks,
             batches=BatchService(batches, driver, self.workspaces, tasks, collector),
             wakes=wakes,
-            cron=Cron(cron, Scheduler(cron, {}, SystemClock()), SystemClock()),
+            cron=Cron(
+                cron,
+                Scheduler(cron, {}, SystemClock()),
+                SystemClock(),
+                is_there=self._exists,
+                must_make_sense=must_make_sense,
+            ),
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),
             uploads=self.uploads,

@@ -1,18 +1,21 @@
 """Cron on a state.db of its own, a clock that the test sets, and an assistant that notes what it is woken with."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from controlplane.cron.actions import Wake, Wakes
+from controlplane.cron.doers import doers
 from controlplane.cron.scheduler import Scheduler
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store
 from controlplane.db import Database
 from controlplane.errors import PerryError
+from controlplane.tasks.service import must_make_sense
+from protocol.tasks import Checked, CheckTask, DispatchTask, Task, TaskState
 from tests.unit.cron.clock import FakeClock
 
 
@@ -21,20 +24,68 @@ class Assistant:
 
     def __init__(self) -> None:
         self.wakes: dict[str, tuple[str, str]] = {}
+        self.sessions: dict[str, str] = {}
         self.asked = 0
         self.refuses: Exception | None = None
 
-    async def wake(self, text: str, *, mode: str = "now", id: str | None = None) -> str:
+    async def wake(
+        self,
+        text: str,
+        *,
+        mode: str = "now",
+        session: str = "main",
+        workspace: str | None = None,
+        task: str | None = None,
+        id: str | None = None,
+    ) -> str:
         self.asked += 1
         if self.refuses is not None:
             raise self.refuses
         assert id is not None
         self.wakes.setdefault(id, (text, mode))
+        self.sessions.setdefault(id, session)
         return id
 
     @property
     def texts(self) -> list[str]:
         return [text for text, _ in self.wakes.values()]
+
+
+class Looks:
+    """Finds what the test says, or fails with it."""
+
+    def __init__(self) -> None:
+        self.finds: Checked | PerryError = Checked(conclusion="working", text="It works.", commands=[], quiet=0.0)
+        self.asked: list[str | None] = []
+
+    async def check(self, wanted: CheckTask) -> Checked:
+        self.asked.append(wanted.workspace)
+        if isinstance(self.finds, PerryError):
+            raise self.finds
+        return self.finds
+
+
+class Tasks:
+    """Takes tasks, each key once, which go on until the test says that they have ended."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, DispatchTask] = {}
+        self.ended: set[str] = set()
+        self.refuses: PerryError | None = None
+
+    async def dispatch(self, wanted: DispatchTask) -> Task:
+        if self.refuses is not None:
+            raise self.refuses
+        assert wanted.key is not None
+        self.taken.setdefault(wanted.key, wanted)
+        number = list(self.taken).index(wanted.key)
+        return Task(
+            id=f"t-{number:012}", workspace=wanted.workspace, agent=wanted.agent, state=TaskState.QUEUED,
+            text=wanted.task, created=datetime.now(UTC), wake=wanted.wake, remove_when=wanted.remove_when,
+        )  # fmt: skip
+
+    def going_on(self, keys: str, *, but: str) -> str | None:
+        return next((key for key in self.taken if key.startswith(keys) and key not in (but, *self.ended)), None)
 
 
 class System:
@@ -45,8 +96,12 @@ class System:
         self.store = Store(self.database)
         self.clock = clock
         self.assistant = assistant
-        self.scheduler = Scheduler(self.store, {Wake: Wakes(assistant)}, clock)
-        self.cron = Cron(self.store, self.scheduler, clock)
+        self.looks, self.tasks = Looks(), Tasks()
+        self.there = {"alpha"}
+        self.scheduler = Scheduler(self.store, doers(assistant, self.looks, self.tasks), clock)
+        self.cron = Cron(
+            self.store, self.scheduler, clock, is_there=self.there.__contains__, must_make_sense=must_make_sense
+        )
 
     async def settles(self) -> None:
         """Until everything that is due now has been done and noted."""

@@ -15,6 +15,7 @@ from controlplane.cron.scheduler import Scheduler, SystemClock
 from controlplane.cron.service import Cron
 from controlplane.cron.store import Store
 from controlplane.db import Database
+from controlplane.tasks.service import must_make_sense
 from protocol.cron import AddJob
 from tests.unit.cron.conftest import until
 
@@ -45,7 +46,7 @@ async def main(folder: Path, moment: str) -> None:
     database = Database.open(folder / "state.db")
     store, clock = Store(database), SystemClock()
     scheduler = Scheduler(store, {Wake: Deadly(folder, moment)}, clock)
-    cron = Cron(store, scheduler, clock)
+    cron = Cron(store, scheduler, clock, is_there=lambda name: False, must_make_sense=must_make_sense)
     if store.count() == 0:
         for number in range(JOBS):
             cron.add(AddJob(name=f"job {number}", at="1ms", message="x"))

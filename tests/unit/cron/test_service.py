@@ -1,17 +1,24 @@
 """What people ask of cron, and what they are refused."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from controlplane.cron import service
-from controlplane.errors import Conflict, InvalidInput, NotFound, NotYet, PerryError
-from protocol.cron import AddJob, JobRef, ListJobs, ReadHistory, SessionTarget
-from protocol.wake import WakeMode
+from controlplane.cron.actions import Wake
+from controlplane.errors import Conflict, InvalidInput, NotFound, PerryError
+from protocol.cron import AddJob, JobRef, ListJobs, ReadHistory
+from protocol.tasks import DispatchTask
+from protocol.wake import SessionTarget, WakeMode
 from tests.unit.cron.clock import START, FakeClock
 from tests.unit.cron.conftest import System
 
 pytestmark = pytest.mark.anyio
+
+
+def task(workspace: str = "alpha", **more: Any) -> DispatchTask:
+    return DispatchTask(**{"workspace": workspace, "task": "Sweep the floor"} | more)
 
 
 def test_what_is_added_is_shown(idle: System, clock: FakeClock) -> None:
@@ -28,6 +35,14 @@ def test_what_is_added_is_shown(idle: System, clock: FakeClock) -> None:
     assert idle.cron.list(ListJobs()).items == [added]
 
 
+def test_what_jobs_are_about_is_shown(idle: System) -> None:
+    check = idle.cron.add(AddJob(at="20m", check="alpha", session=SessionTarget.ISOLATED))
+    assert (check.name, check.action, check.workspace, check.session) == ("check-alpha", "check", "alpha", "isolated")
+    sweep = idle.cron.add(AddJob(every="1d", dispatch=task("new", create=True, agent="claude", key="k")))
+    assert (sweep.name, sweep.action, sweep.workspace) == ("sweep-the-floor", "dispatch", "new")
+    assert (sweep.agent, sweep.text, sweep.wake, sweep.session) == ("claude", "Sweep the floor", "now", None)
+
+
 @pytest.mark.parametrize(
     ("wanted", "error", "said"),
     [
@@ -39,7 +54,20 @@ def test_what_is_added_is_shown(idle: System, clock: FakeClock) -> None:
         (AddJob(message="x"), InvalidInput, "not said when to run"),
         (AddJob(at="2020-01-01T00:00Z", message="x"), InvalidInput, "in the past; write a time to come"),
         (AddJob(every="1h", message="x", delete_after_run=True), InvalidInput, "is for a job with --at"),
-        (AddJob(at="1m", message="x", session=SessionTarget.ISOLATED), NotYet, "leave --session isolated away"),
+        (AddJob(at="1m", check="beta"), NotFound, "no workspace 'beta'; `perry list`"),
+        (AddJob(at="1m", dispatch=task("beta")), NotFound, "no workspace 'beta'"),
+        (AddJob(at="1m", dispatch=task(), message="x"), InvalidInput, "are three jobs; add one for each"),
+        (AddJob(at="1m", dispatch=task(), check="alpha"), InvalidInput, "are three jobs"),
+        (AddJob(at="1m", dispatch=task(), session=SessionTarget.ISOLATED), InvalidInput, "always to the main session"),
+        (AddJob(at="1m", dispatch=task(), wake=WakeMode.NEXT_HEARTBEAT), InvalidInput, "is said with the task"),
+        (AddJob(at="1m", dispatch=task(task=" ")), InvalidInput, "The task is empty"),
+        (AddJob(at="1m", dispatch=task("new", clone="https://x/y")), InvalidInput, "add `create`"),
+        (AddJob(at="1m", dispatch=task("new", create=True, clone="-x")), InvalidInput, "no repository that git"),
+        (
+            AddJob(at="1m", dispatch=task("new", create=True, clone="upload:" + "0" * 32)),
+            InvalidInput,
+            "may be gone then; give a URL",
+        ),
         (AddJob(name="", at="20m", message="x"), InvalidInput, "A name has 1 to 64 characters"),
         (AddJob(name=" a", at="20m", message="x"), InvalidInput, "A name has"),
         (AddJob(name="a\nb", at="20m", message="x"), InvalidInput, "on one line"),
@@ -59,7 +87,7 @@ def test_a_text_goes_through_as_it_is(idle: System, clock: FakeClock) -> None:
     idle.cron.add(AddJob(at="1m", message=text))
     clock.passes(minutes=1)
     (run,) = idle.store.begin_due(clock.now(), 10)
-    assert run.action.text == text
+    assert run.action == Wake(text=text)
 
 
 def test_names_are_made_up_of_the_message(idle: System) -> None:
