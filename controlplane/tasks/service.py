@@ -1,13 +1,14 @@
 """The use cases of tasks. What happens to a task by itself, from its turn to its end, is :mod:`.dispatcher`'s."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
 import anyio
 
 from controlplane import places
-from controlplane.errors import Conflict, InvalidInput, NotFound, TooLarge, WorkerError
+from controlplane.errors import Conflict, InvalidInput, NotFound, TookTooLong, TooLarge, WorkerError
 from controlplane.ids import new_id
 from controlplane.ports import WorkerLink
 from controlplane.tasks import state
@@ -118,7 +119,7 @@ class TaskService:
         record = self._must_exist(wanted.id)
         if record.started is None:
             return TaskLogs(text="", offset=0, next=0, size=0, ended=record.over)
-        with anyio.fail_after(ASK_SECONDS):
+        with _patience(record.workspace):
             found = await self._link(record.workspace).ask(
                 ReadTaskLog(id=record.id, offset=wanted.offset, limit=wanted.limit)
             )
@@ -146,7 +147,7 @@ class TaskService:
             self._dispatcher.changed(state.ended(record, TaskState.CANCELLED, None, datetime.now(UTC)))
             self._dispatcher.nudge()
         elif not record.over:
-            with anyio.fail_after(ASK_SECONDS):
+            with _patience(record.workspace):
                 await self._link(record.workspace).ask(CancelTask(id=id_))
                 while not self._must_exist(id_).over:
                     await self._news.next().wait()
@@ -170,9 +171,9 @@ class TaskService:
         if record.started is None:
             return TaskOutcome(unknown="It has not begun.")
         try:
-            with anyio.fail_after(ASK_SECONDS):
+            with _patience(record.workspace):
                 found = await self._link(record.workspace).ask(ReadOutcome(id=record.id))
-        except WorkerError as exc:
+        except (WorkerError, TookTooLong) as exc:
             return TaskOutcome(unknown=exc.message)
         return state.bounded(found) if isinstance(found, TaskOutcome) else TaskOutcome(unknown="The worker cannot say.")
 
@@ -198,6 +199,18 @@ def must_make_sense(wanted: DispatchTask) -> None:
         valid_clone(wanted.clone)
     if wanted.branch is not None:
         valid_branch(wanted.branch)
+
+
+@contextmanager
+def _patience(workspace: str) -> Iterator[None]:
+    """TookTooLong where a worker does not answer in time."""
+    try:
+        with anyio.fail_after(ASK_SECONDS):
+            yield
+    except TimeoutError as exc:
+        raise TookTooLong(
+            f"{workspace!r} did not answer within {ASK_SECONDS:g} s; try again, and `perry logs {workspace}` may say why."
+        ) from exc
 
 
 class News:

@@ -94,6 +94,7 @@ class FakeLink:
         self.hello = hello
         self.asked: list[Request] = []
         self.gone = False
+        self.deaf = False
         self.refuse: str | None = None
         self.outcome = TaskOutcome(last_message="All 12 tests pass.")
         self._dispatcher = dispatcher
@@ -113,6 +114,8 @@ class FakeLink:
         await anyio.lowlevel.checkpoint()
         if self.gone:
             raise WorkerUnavailable("The worker is gone.")
+        if self.deaf:
+            await anyio.sleep_forever()
         self.asked.append(request)
         match request:
             case StartTask():

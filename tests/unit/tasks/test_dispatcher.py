@@ -4,8 +4,19 @@ import anyio
 import pytest
 
 from controlplane.db import Database
-from controlplane.errors import Conflict, InvalidInput, NotFound, TooLarge
-from protocol.tasks import TASK_LIMIT, Commit, DispatchTask, ListTasks, RemoveWhen, TaskState, WaitForTasks, WakeWhen
+from controlplane.errors import Conflict, InvalidInput, NotFound, TookTooLong, TooLarge
+from controlplane.tasks import service
+from protocol.tasks import (
+    TASK_LIMIT,
+    Commit,
+    DispatchTask,
+    ListTasks,
+    ReadTaskLogs,
+    RemoveWhen,
+    TaskState,
+    WaitForTasks,
+    WakeWhen,
+)
 from protocol.worker import StartTask, TaskOutcome
 from protocol.workspaces import WorkspaceStatus
 from tests.unit.tasks.conftest import Scene
@@ -223,6 +234,21 @@ async def test_cancelling(scene: Scene) -> None:
         assert (await scene.service.cancel(running.id)).state is TaskState.CANCELLED
         assert (await scene.service.cancel(running.id)).state is TaskState.CANCELLED
     assert [each.id for each in worker.begun()] == [running.id]
+
+
+async def test_a_worker_that_does_not_answer_is_said(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "ASK_SECONDS", 0.05)
+    worker = scene.running("alpha")
+    async with scene.at_work():
+        running = await scene.dispatch()
+        await scene.until(running.id, TaskState.RUNNING)
+        worker.deaf = True
+        with pytest.raises(TookTooLong, match="'alpha' did not answer within"):
+            await scene.service.logs(ReadTaskLogs(id=running.id))
+        with pytest.raises(TookTooLong, match="'alpha' did not answer within"):
+            await scene.service.cancel(running.id)
+        unknown = (await scene.service.result(running.id)).unknown
+        assert unknown is not None and "did not answer within" in unknown
 
 
 async def test_waiting_for_several(scene: Scene) -> None:
