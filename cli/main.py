@@ -26,8 +26,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "cli.commands.sessions",
         "What coding agents do and did, in all workspaces: list, read, search, watch.",
     ),
-    "dispatch": ("cli.commands.dispatch", "Give the coding agent of a workspace a task, and leave."),
+    "dispatch": ("cli.commands.dispatch", "Give the coding agent of a workspace a task, or many one each, and leave."),
     "tasks": ("cli.commands.tasks", "See what became of tasks: logs, results, waiting for them."),
+    "batches": ("cli.commands.batches", "See what became of batches: watch them, collect what they left, end them."),
     "wake": ("cli.commands.wake", "Wake your assistant with a text."),
     "wakes": ("cli.commands.wakes", "What became of wakes, and of the gateways that they go to."),
     "check": ("cli.commands.check", "Look whether a task, or the agent in a workspace, works, waits or stands still."),
@@ -45,7 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 """Name of each command, its module (which has a function of that name), and its line of help."""
 
-ALIASES: Final = {"ls": "list", "rm": "delete", "remove": "delete"}
+ALIASES: Final = {"ls": "list", "rm": "delete", "remove": "delete", "batch": "batches"}
 
 MODULE_NAMES: Final = {"list": "list_", "exec": "exec_", "ssh-config": "ssh_config"}
 """Where the command's name cannot be a function's, or is a built-in's."""

@@ -15,20 +15,32 @@ def uploaded(client: Client, clone: str, branch: str | None) -> tuple[str, str |
     """What to ask for as ``clone``, ``origin`` and ``branch``: an upload in place of a path; a URL stays as it is."""
     from cli import bundle
 
-    path = bundle.local_path(clone)
-    if path is None:
+    if bundle.local_path(clone) is None:
         return clone, None, branch
+    (upload,), origin, branch = uploads(client, clone, 1, branch)
+    return upload, origin, branch
+
+
+def uploads(
+    client: Client, clone: str, count: int, branch: str | None = None
+) -> tuple[list[str], str | None, str | None]:
+    """The same for a path, as often as wanted: each upload is cloned once."""
+    from cli import bundle
+
+    path = bundle.local_path(clone)
+    assert path is not None
     repository = bundle.inspect(path)
     branch = bundle.branch_to_take(repository, branch)
-    upload = secrets.token_hex(16)
+    names = [secrets.token_hex(16) for _ in range(count)]
     with tempfile.TemporaryDirectory(prefix="perry-") as folder:
         file = Path(folder) / "bundle"
         bundle.write(repository, file)
         output.note(f"The committed state of {path} travels as a git bundle ({output.size(file.stat().st_size)}).")
         if sentence := bundle.left_out(repository).sentence():
             output.note(sentence)
-        client.upload(upload, file, _Progress())
-    return f"upload:{upload}", repository.origin, branch
+        for name in names:
+            client.upload(name, file, _Progress())
+    return [f"upload:{name}" for name in names], repository.origin, branch
 
 
 class _Progress:

@@ -72,8 +72,10 @@ class Collector:
             uncommitted=result.uncommitted,
             note=result.unknown,
         )
-        if result.task.started is None or (why := await self._not_there(item.workspace)) == "":
-            return kept  # It never began, or is gone with all that it had.
+        if result.task.started is None:
+            return Kept()  # It never began.
+        if (why := await self._not_there(item.workspace)) == "":
+            return kept  # It is gone, with all that it had.
         if why is not None:
             return _missing(kept, why)
         try:

@@ -21,6 +21,7 @@ PAGES = (
     "docs/howto/your-own-tailnet.md",
     "docs/howto/sessions.md",
     "docs/howto/tasks.md",
+    "docs/howto/batches.md",
     "skills/perry/SKILL.md",
 )
 

@@ -1,0 +1,131 @@
+"""What a batch is asked for with: the options, the file where there is one, and local repositories sent ahead."""
+
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import click
+import msgspec
+
+from cli.batches import file, items
+from cli.client import Client
+from cli.commands.parameters import Duration
+from cli.errors import Misused
+from protocol.batches import PARALLEL_LIMIT, PLACE, BatchItem, StartBatch
+from protocol.tasks import RemoveWhen, TaskAgent, WakeWhen
+
+UPLOAD_OF_NOTHING: Final = "upload:" + "0" * 16
+"""In place of a local repository where nothing is really to be sent."""
+
+CHOICES: Final[Mapping[str, type[TaskAgent] | type[WakeWhen] | type[RemoveWhen]]] = {
+    "agent": TaskAgent,
+    "wake": WakeWhen,
+    "remove_when": RemoveWhen,
+}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A batch, and where its results are to be put."""
+
+    batch: StartBatch
+    collect: str | None
+
+
+def asked(options: Mapping[str, Any], typed: Callable[[str], bool], task: str | None) -> Asked:
+    """What the command line says, else the file, else the defaults. ``options`` are those of ``perry dispatch``, of
+    which ``typed`` says which a person gave."""
+    told = file.BatchFile() if options["file"] is None else file.read(options["file"])
+
+    def said(name: str) -> Any:
+        return options[name] if typed(name) or (value := getattr(told, name)) is None else _read(name, value)
+
+    batch = StartBatch(
+        items=_items(options["each"], told),
+        name=said("name"),
+        task=task if task is not None else told.task,
+        agent=TaskAgent(said("agent")),
+        model=said("model"),
+        timeout=said("timeout"),
+        clone=said("clone"),
+        branch=said("branch"),
+        parallel=said("parallel"),
+        wake=WakeWhen(said("wake")),
+        wake_each=said("wake_each"),
+        remove_when=RemoveWhen(said("remove_when")),
+        reuse=said("reuse"),
+        fallback=said("fallback"),
+        key=secrets.token_hex(16),
+    )
+    if not batch.items:
+        raise Misused("There are no items; name them with --each, such as `--each 86,87,88`, or in the file.")
+    return Asked(batch, said("collect"))
+
+
+def _items(each: tuple[str, ...], told: file.BatchFile) -> list[BatchItem]:
+    if each:
+        named = [item for part in each for item in (_of_stdin() if part == "-" else items.items(part))]
+    elif isinstance(told.each, str):
+        named = items.items(told.each)
+    else:
+        named = [str(item) for item in told.each or ()]
+    own = [
+        BatchItem(
+            item=str(each.item),
+            workspace=each.workspace,
+            task=each.task,
+            agent=None if each.agent is None else TaskAgent(_read("agent", each.agent)),
+            model=each.model,
+            timeout=None if each.timeout is None else _read("timeout", each.timeout),
+            clone=each.clone,
+            branch=each.branch,
+        )
+        for each in told.items
+    ]
+    return [*(BatchItem(item=item) for item in named), *own]
+
+
+def _of_stdin() -> list[str]:
+    try:
+        return items.lines(sys.stdin.buffer.read().decode())
+    except UnicodeDecodeError as exc:
+        raise Misused("The items on stdin are not UTF-8; convert them first.") from exc
+
+
+def _read(name: str, value: Any) -> Any:
+    """A value of the file, as its option is read."""
+    if name in CHOICES:
+        known = [str(each) for each in CHOICES[name]]
+        if value not in known:
+            raise Misused(f"The file's {name.replace('_', '-')} is {value!r}; write one of {', '.join(known)}.")
+    elif name == "parallel" and not 1 <= value <= PARALLEL_LIMIT:
+        raise Misused(f"The file's parallel is {value}; write 1 to {PARALLEL_LIMIT}.")
+    elif name in ("timeout", "fallback"):
+        if name == "fallback" and value == "none":
+            return 0.0
+        try:
+            return Duration().convert(value, None, None)
+        except click.BadParameter as exc:
+            raise Misused(f"The file's {name}: {exc.message}") from exc
+    return value
+
+
+def with_repositories(client: Client, batch: StartBatch, *, dry: bool) -> StartBatch:
+    """The batch with an upload for each item whose repository is a folder here; nothing is sent where it is ``dry``."""
+    from cli import bundle, uploading
+
+    wanting: dict[tuple[str, str | None], list[int]] = {}
+    for i, each in enumerate(batch.items):
+        clone = (each.clone or batch.clone or "").replace(PLACE, each.item)
+        branch = each.branch or batch.branch
+        if clone and bundle.local_path(clone) is not None:
+            wanting.setdefault((clone, branch), []).append(i)
+    own = list(batch.items)
+    for (clone, branch), places in wanting.items():
+        if dry:
+            sent, origin, checked_out = [UPLOAD_OF_NOTHING] * len(places), None, branch
+        else:
+            sent, origin, checked_out = uploading.uploads(client, clone, len(places))
+        for i, upload in zip(places, sent, strict=True):
+            own[i] = msgspec.structs.replace(own[i], clone=upload, origin=origin, branch=branch or checked_out)
+    return msgspec.structs.replace(batch, items=own)

@@ -1,0 +1,41 @@
+"""The items that ``--each`` names: ``86,87,88``, ``86-90``, or lines of standard input."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from cli.errors import Misused
+from protocol.batches import ITEMS_LIMIT
+
+_RANGE: Final = re.compile(r"(\d{1,9})-(\d{1,9})")
+
+
+def items(each: str) -> list[str]:
+    """What stands between commas, without the white space around it; a range is all of its numbers. Misused where
+    there is nothing, or far too much."""
+    return _checked(number for part in each.split(",") if part.strip() for number in _numbers(part.strip()))
+
+
+def lines(text: str) -> list[str]:
+    """One item a line, as it stands; empty lines are none."""
+    return _checked(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _checked(found: Iterable[str]) -> list[str]:
+    listed = list(found)
+    if not listed:
+        raise Misused("--each names no item; give some, such as `--each 86,87,88` or `--each 86-90`.")
+    return listed
+
+
+def _numbers(part: str) -> Iterable[str]:
+    """``08-10`` is 08, 09 and 10; what is no range is itself."""
+    if (match := _RANGE.fullmatch(part)) is None:
+        return [part]
+    first, last = int(match[1]), int(match[2])
+    if last < first:
+        raise Misused(f"The range {part!r} of --each runs backwards; write {last}-{first}.")
+    if last - first >= ITEMS_LIMIT:
+        raise Misused(f"The range {part!r} of --each has {last - first + 1} items; a batch takes {ITEMS_LIMIT}.")
+    width = len(match[1]) if match[1].startswith("0") else 0
+    return [str(number).zfill(width) for number in range(first, last + 1)]
