@@ -52,6 +52,7 @@ USUAL: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "gemini": (
         (".gemini/oauth_creds.json", "file"),
+        (".gemini/.env", "file"),
         (".gemini/google_accounts.json", "file"),
         (".gemini/settings.json", "json"),
         (".gemini/GEMINI.md", "file"),

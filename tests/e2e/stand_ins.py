@@ -1,8 +1,7 @@
-"""Stand-ins on Docker's bridge for what work needs: a git server, a model, GitHub's API."""
+"""Stand-ins on Docker's bridge for what work needs: a git server, GitHub's API; the model is fakes/model_server."""
 
 import contextlib
 import http.server
-import json
 import ssl
 import subprocess
 import threading
@@ -12,7 +11,6 @@ from typing import Any
 
 from tests.e2e.system import System, docker, eventually, free_port
 
-REPLY = "Perry says hello from the fake model"
 REPOSITORY = "/home/workspace/private.git"
 
 GIT_SERVER = f"""
@@ -37,41 +35,8 @@ def bridge() -> str:
     return docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
 
 
-def _events(*events: tuple[str, Any]) -> bytes:
-    return b"".join(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode() for name, data in events)
-
-
-def anthropic() -> bytes:
-    message: dict[str, Any] = {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "fake-1", "content": [],
-        "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
-    }  # fmt: skip
-    text = {"type": "text_delta", "text": REPLY}
-    return _events(
-        ("message_start", {"type": "message_start", "message": message}),
-        ("content_block_start",
-         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        ("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": text}),
-        ("content_block_stop", {"type": "content_block_stop", "index": 0}),
-        ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-                           "usage": {"output_tokens": 5}}),
-        ("message_stop", {"type": "message_stop"}),
-    )  # fmt: skip
-
-
-def openai() -> bytes:
-    chunks: list[dict[str, Any]] = [{"role": "assistant", "content": REPLY}, {}]
-    lines = [
-        {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "fake-1",
-         "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]}
-        for delta in chunks
-    ]  # fmt: skip
-    return b"".join(f"data: {json.dumps(line)}\n\n".encode() for line in lines) + b"data: [DONE]\n\n"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
+class GitHub(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    keys: set[str]
 
     def do_GET(self) -> None:
         self._answer(b"{}", "application/json")
@@ -80,19 +45,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        for header in ("x-api-key", "authorization"):
-            if value := self.headers.get(header):
-                self.keys.add(value)
-        if "graphql" in self.path:
-            self._answer(b'{"data": {"viewer": {"login": "octocat"}}}', "application/json")
-        elif "count_tokens" in self.path:
-            self._answer(b'{"input_tokens": 1}', "application/json")
-        else:
-            self._answer(anthropic() if "messages" in self.path else openai(), "text/event-stream")
+        self._answer(b'{"data": {"viewer": {"login": "octocat"}}}', "application/json")
 
     def _answer(self, body: bytes, kind: str) -> None:
-        if value := self.headers.get("authorization"):
-            self.keys.add(value)
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -106,19 +61,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def served(certificate: Path | None = None) -> Iterator[tuple[str, set[str]]]:
-    """A server on Docker's bridge (host:port, and what keys it was shown); https where it has a certificate."""
-    keys: set[str] = set()
-    handler = type("Bound", (Handler,), {"keys": keys})
-    server = http.server.ThreadingHTTPServer((bridge(), 0), handler)
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+def github(certificate: Path) -> Iterator[str]:
+    """A server on Docker's bridge (host:port), by https."""
+    server = http.server.ThreadingHTTPServer((bridge(), 0), GitHub)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"{bridge()}:{server.server_address[1]}", keys
+        yield f"{bridge()}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

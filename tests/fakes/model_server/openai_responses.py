@@ -1,4 +1,7 @@
-"""OpenAI's responses: https://platform.openai.com/docs/api-reference/responses-streaming."""
+"""OpenAI's responses: https://platform.openai.com/docs/api-reference/responses-streaming.
+
+A tool ``write`` of the namespace ``mcp__notes`` is ``mcp__notes.write`` here.
+"""
 
 import json
 import time
@@ -20,7 +23,12 @@ def asked(body: dict[str, Any]) -> Asked:
             texts = [content] if isinstance(content, str) else [each.get("text", "") for each in content]
             if said := [text for text in texts if is_human(text)]:
                 prompt, answered = said[-1], 0
-    tools = {tool["name"]: tool.get("parameters", {}) for tool in body.get("tools") or [] if "name" in tool}
+    tools: dict[str, Any] = {}
+    for tool in body.get("tools") or []:
+        if tool.get("type") == "namespace":
+            tools |= {f"{tool['name']}.{each['name']}": each.get("parameters", {}) for each in tool["tools"]}
+        elif "name" in tool:
+            tools[tool["name"]] = tool.get("parameters", {})
     return Asked(prompt, answered, tools, bool(body.get("stream")), body.get("model", "fake-1"))
 
 
@@ -92,14 +100,16 @@ def _response(question: Asked, status: str, items: list[dict[str, Any]], answer:
 def _item(part: Any) -> dict[str, Any]:
     match part:
         case Call(name, given):
-            return {
+            namespace, _, plain = name.rpartition(".")
+            call = {
                 "type": "function_call",
                 "id": identifier("fc"),
                 "call_id": identifier("call"),
-                "name": name,
+                "name": plain,
                 "arguments": json.dumps(given),
                 "status": "completed",
             }
+            return call | ({"namespace": namespace} if namespace else {})
         case Think(text):
             return {
                 "type": "reasoning",

@@ -15,6 +15,7 @@ from .script import Answer, Asked, Fail, Wait, answer
 from .wire import Event
 
 KEPT_REQUESTS = 1000
+KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")
 
 
 class Dialect(NamedTuple):
@@ -37,13 +38,14 @@ class Refusal(NamedTuple):
 
 
 class ModelServer:
-    """Listens from ``start`` to ``stop`` on a port of 127.0.0.1 (any free one, without ``port``).
+    """Listens from ``start`` to ``stop`` on a port of ``host`` (any free one, without ``port``).
 
     ``scripts`` maps regular expressions to what is done for prompts that match and have no script of their own.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, scripts: Mapping[str, str] | None = None) -> None:
         self.scripts = dict(scripts or {})
+        self._host = host
         self._requests: list[dict[str, Any]] = []
         self._failed: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -60,10 +62,13 @@ class ModelServer:
     @property
     def url(self) -> str:
         """Base address, without a path."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def requests(self) -> list[dict[str, Any]]:
-        """What it was asked, in order: ``path``, ``prompt``, ``answered`` (results of tools), ``tools``, ``body``."""
+        """What it was asked, in order: ``path``, ``key``, ``prompt``, ``answered``, ``tools``, ``body``.
+
+        ``key`` is what the caller proved itself with, without the word before it; ``answered`` counts tools' results.
+        """
         with self._lock:
             return list(self._requests)
 
@@ -88,11 +93,12 @@ class ModelServer:
     ) -> None:
         self.stop()
 
-    def decide(self, path: str, question: Asked, body: dict[str, Any]) -> Answer | Refusal:
+    def decide(self, path: str, key: str, question: Asked, body: dict[str, Any]) -> Answer | Refusal:
         """What to answer, now that this was asked."""
         entry = {
             "at": time.time(),
             "path": path,
+            "key": key,
             "prompt": question.prompt,
             "answered": question.answered,
             "tools": sorted(question.tools),
@@ -159,7 +165,9 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, dialect: Dialect, body: dict[str, Any], *, stream: bool | None = None) -> None:
             question = dialect.asked(body)
-            decided = server.decide(self.path, question, body)
+            shown = (self.headers.get(name) for name in KEY_HEADERS)
+            key = next((value for value in shown if value), "").removeprefix("Bearer ")
+            decided = server.decide(self.path, key, question, body)
             if isinstance(decided, Refusal):
                 self._json(
                     decided.status,

@@ -73,6 +73,14 @@ def test_responses(model: ModelServer) -> None:
     assert message["content"][0]["text"] == "There are three."
 
 
+def test_responses_with_a_tool_of_a_namespace(model: ModelServer) -> None:
+    tools = [{"type": "namespace", "name": "mcp__notes", "tools": [{"type": "function", "name": "write"}]}]
+    body = {"model": "fake-1", "input": 'Note it [[tool: mcp__notes.write {"line": "x"}]]', "tools": tools}
+    (call,) = json.loads(ask(model, "/v1/responses", body)[1])["output"]
+    assert (call["namespace"], call["name"], call["arguments"]) == ("mcp__notes", "write", '{"line": "x"}')
+    assert model.requests()[0]["tools"] == ["mcp__notes.write"]
+
+
 def test_messages(model: ModelServer) -> None:
     tools = [{"name": "Bash", "input_schema": SHELL}]
     reminder = {"type": "text", "text": "<system-reminder>Be good.</system-reminder>"}
