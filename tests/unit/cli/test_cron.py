@@ -67,6 +67,18 @@ def run(**changes: Any) -> JobRun:
         ),
         (("--cron", "0 9 * * *", "--message", "x"), {"cron": "0 9 * * *", "tz": "Europe/Berlin", "message": "x"}),
         (("--cron", "0 9 * * *", "--tz", "UTC", "--message", "x"), {"cron": "0 9 * * *", "tz": "UTC", "message": "x"}),
+        (("--at", "20m", "--check", "alpha"), {"at": "20m", "check": "alpha"}),
+        (("--every", "1h", "--check", "alpha", "--message", "x"), {"every": "1h", "check": "alpha", "message": "x"}),
+        (
+            ("--every", "1d", "--dispatch", "new", "--message", "Sweep", "--agent", "claude", "--model", "opus",
+             "--timeout", "45m", "--fallback", "none", "--create", "--clone", "https://host/x", "--branch", "b",
+             "--remove-when", "success", "--wake", "none"),
+            {"every": "1d", "dispatch": {
+                "workspace": "new", "task": "Sweep", "agent": "claude", "model": "opus", "timeout": 2700.0,
+                "fallback": 0.0, "create": True, "clone": "https://host/x", "branch": "b", "removeWhen": "success",
+                "wake": "none",
+            }},
+        ),
     ],
 )  # fmt: skip
 def test_what_add_sends(agent: FakeAgent, perry_: Perry, arguments: tuple[str, ...], sent: dict[str, Any]) -> None:
@@ -74,6 +86,57 @@ def test_what_add_sends(agent: FakeAgent, perry_: Perry, arguments: tuple[str, .
     result = perry_("cron", "add", *arguments)
     assert result.exit_code == 0, result.stderr
     assert agent.calls[-1] == ("cron.add", sent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--agent", "claude", "--message", "x"), "--agent is for a task; add --dispatch WORKSPACE."),
+        (("--create", "--check", "alpha"), "--create is for a task"),
+        (("--dispatch", "alpha"), "--dispatch needs --message"),
+        (("--dispatch", "alpha", "--message", "x", "--check", "beta"), "are two jobs"),
+        (("--dispatch", "alpha", "--message", "x", "--session", "isolated"), "leave --session away"),
+        (("--dispatch", "new", "--message", "x", "--create", "--clone", "."), "a path here may be gone then"),
+        (("--dispatch", "new", "--message", "x", "--create", "--branch", "b"), "give both"),
+        (("--message", "x", "--wake", "none"), "any other job is there to wake"),
+        (("--check", "Alpha"), "is no workspace name"),
+    ],
+)
+def test_what_cannot_be_meant(agent: FakeAgent, perry_: Perry, arguments: tuple[str, ...], said: str) -> None:
+    result = perry_("cron", "add", "--at", "20m", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert agent.calls == []
+
+
+def test_the_names_of_clawdbots_commands(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers |= {
+        "cron.add": job(at=NOW, next=NOW), "cron.remove": job(), "cron.run": run(),
+        "cron.history": JobRuns(items=[run()], more=False),
+    }  # fmt: skip
+    for arguments in (
+        ("create", "--name", "fb", "--at", "20m", "--message", "x"),
+        ("rm", "fb"),
+        ("run", "fb", "--force"),
+        ("runs", "--id", "fb", "--limit", "3"),
+    ):
+        assert perry_("cron", *arguments).exit_code == 0, arguments
+    assert [call for call, _ in agent.calls] == ["cron.add", "cron.remove", "cron.run", "cron.history"]
+    assert agent.calls[-1][1] == {"job": "fb", "limit": 3}
+
+
+def test_what_jobs_do_is_shown(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers["cron.list"] = Jobs(
+        items=[
+            job("one", every=60.0, action="check", workspace="alpha", text="check alpha"),
+            job("two", every=60.0, action="check", workspace="alpha", text="Issue 78."),
+            job("three", every=60.0, action="dispatch", workspace="beta", agent="claude", text="Sweep"),
+        ]
+    )
+    shown = perry_("cron", "list").stdout.splitlines()[1:]
+    assert [line.partition("every 1m")[2].strip() for line in shown] == [
+        "check alpha", "check alpha: Issue 78.", "claude in beta: Sweep",
+    ]  # fmt: skip
 
 
 def test_a_refusal_is_the_agents_own_sentence(agent: FakeAgent, perry_: Perry) -> None:
@@ -122,7 +185,7 @@ def test_list(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) 
     lines = perry_("cron", "list").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[3].startswith("x" * 23 + "…  now")
-    assert "MESSAGE" not in lines[0]
+    assert "WHAT" not in lines[0]
 
 
 def test_no_jobs(agent: FakeAgent, perry_: Perry) -> None:
