@@ -22,6 +22,7 @@ CLONE_SECONDS = 3600
 LOOK_SECONDS = 20
 CHUNK = 1 << 20
 LINES_SHOWN = 20
+FETCHES = 500
 
 GIT_ENV = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -162,12 +163,21 @@ class Checkout:
                     git = ["git", "-c", "core.fsmonitor=false", "-C", folder]
                     status = await self._run(container, [*git, "status", "--porcelain"])
                     uncommitted += _lines(label, status)
-                    commits = ["--branches", "HEAD", "--not", "--remotes"]
-                    unpushed += _lines(label, await self._run(container, [*git, "log", "--oneline", *commits]))
+                    unpushed += _lines(label, await self._unpushed(container, git))
                     unpushed += _lines(label, await self._run(container, [*git, "stash", "list"]))
         except TimeoutError:
             return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed, unknown="Looking took too long.")
         return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed)
+
+    async def _unpushed(self, container: str, git: list[str]) -> ExecOutput:
+        """Commits that no remote has, and that were not fetched either, one a line."""
+        commits = [*git, "log", "--oneline", "--branches", "HEAD", "--not", "--remotes"]
+        found = await self._run(container, commits)
+        if not found.stdout.strip():
+            return found
+        names = ["log", "-g", f"--max-count={FETCHES}", "--format=%H %gs", "--branches"]
+        fetched = repository.fetched((await self._run(container, [*git, *names])).stdout.decode(errors="replace"))
+        return await self._run(container, [*commits, *fetched]) if fetched else found
 
     async def _run(self, container: str, command: list[str]) -> ExecOutput:
         return await self._engine.exec(container, command, user=USER, cwd=HOME, env=GIT_ENV, limit=1 << 16)

@@ -11,6 +11,9 @@ GIT: Final = ("git", "-c", "core.fsmonitor=false", "-c", "core.pager=cat")
 SECONDS: Final = 15
 COMMITS: Final = 200
 STAT_LIMIT: Final = 20_000
+FETCHES: Final = 500
+NEARBY: Final = ("/", ".", "~", "file:")
+"""How a place on this machine begins."""
 
 
 class _Failed(Exception):
@@ -31,17 +34,20 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         return TaskOutcome(last_message=last_message)
     try:
         now = head(folder)
+        others = _fetched(folder) if now else []
+        start = _start(folder, base, others)
         commits: tuple[Commit, ...] = ()
-        if now is not None and now != base:
-            span = f"{base}..HEAD" if base is not None else "HEAD"
-            log = _git(folder, "log", f"--max-count={COMMITS}", "--format=%H %s", span)
+        if now is not None and now != start:
+            span = f"{start}..HEAD" if start is not None else "HEAD"
+            log = _git(folder, "log", f"--max-count={COMMITS}", "--format=%H %s", span, "--not", *others)
             commits = tuple(
                 Commit(id=id_, subject=subject[:500])
                 for id_, _, subject in (line.partition(" ") for line in log.splitlines())
             )
-        stat = _git(folder, "diff", "--stat=100", base) if base is not None else ""
+        stat = _git(folder, "diff", "--stat=100", start) if start is not None else ""
         status = _git(folder, "status", "--porcelain")
-        unpushed = _git(folder, "rev-list", "--count", "--branches", "HEAD", "--not", "--remotes") if now else "0"
+        elsewhere = ("--not", "--remotes", *others)
+        unpushed = _git(folder, "rev-list", "--count", "--branches", "HEAD", *elsewhere) if now else "0"
         return TaskOutcome(
             last_message=last_message,
             commits=commits,
@@ -51,6 +57,29 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         )
     except (_Failed, ValueError) as exc:
         return TaskOutcome(last_message=last_message, unknown=f"git could not say what was left: {exc}")
+
+
+def _fetched(folder: str) -> list[str]:
+    """Commits that came from another repository, under the name of a branch: others' work, which is elsewhere too.
+
+    ``gh pr checkout`` brings pull requests of forks so, without a remote for them. The names' own log tells, as
+    https://git-scm.com/docs/git-reflog has it; what was fetched from a folder is not counted.
+    """
+    log = _git(folder, "log", "-g", f"--max-count={FETCHES}", "--format=%H %gs", "--branches", "--remotes")
+    found: dict[str, None] = {}
+    for id_, _, words in (line.partition(" ") for line in log.splitlines()):
+        if words.startswith("fetch") and not any(word.startswith(NEARBY) for word in words.split()):
+            found[id_] = None
+    return list(found)
+
+
+def _start(folder: str, base: str | None, others: list[str]) -> str | None:
+    """From where the task went on: ``base``, or what it has fetched since and checked out."""
+    known = {base, *others}
+    if not others:
+        return base
+    log = _git(folder, "rev-list", f"--max-count={FETCHES}", "HEAD")
+    return next((id_ for id_ in log.split() if id_ in known), base)
 
 
 def standing(folder: str, base: str | None) -> tuple[Commit | None, int | None, int | None]:

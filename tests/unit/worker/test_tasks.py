@@ -290,6 +290,42 @@ async def test_what_it_left(place: Place) -> None:
     assert left.diff_stat is not None and "1 file changed" in left.diff_stat
 
 
+async def test_what_others_did_is_not_what_it_left(place: Place) -> None:
+    """As ``gh pr checkout`` does it for a fork: under a branch's name, and under none of a remote."""
+    origin = place.project.parent / "origin"
+    git(place, "init", "-q", "-b", "main")
+    git(place, "commit", "-q", "--allow-empty", "-m", "before")
+    git(place, "clone", "-q", "--bare", ".", str(origin))
+    git(place, "switch", "-q", "-c", "theirs")
+    git(place, "commit", "-q", "--allow-empty", "-m", "Theirs")
+    git(place, "push", "-q", str(origin), "HEAD:refs/pull/7/head")
+    git(place, "switch", "-q", "main")
+    git(place, "branch", "-q", "-D", "theirs")
+    git(place, "remote", "add", "origin", str(origin))
+    git(place, "fetch", "-q", "origin")
+    async with place.at_work() as tasks:
+        await place.run("git fetch -q origin refs/pull/7/head:patch-1 && git switch -q patch-1")
+        left = await tasks.outcome(ReadOutcome(id=id_of(1)))
+        assert (left.commits, left.unpushed, left.diff_stat, left.unknown) == ((), 0, None, None)
+        commit = "git -c user.name=a -c user.email=a@b commit -qm Mine"
+        await place.run(f"echo a >a && git add a && {commit} && git branch -q -D main", number=2)
+        left = await tasks.outcome(ReadOutcome(id=id_of(2)))
+    assert [commit.subject for commit in left.commits] == ["Mine"]
+    assert left.unpushed == 1
+
+
+async def test_what_comes_from_a_folder_is_nowhere_else(place: Place) -> None:
+    git(place, "init", "-q", "-b", "main")
+    git(place, "commit", "-q", "--allow-empty", "-m", "before")
+    git(place, "clone", "-q", ".", "../near")
+    git(place, "-C", "../near", "commit", "-q", "--allow-empty", "-m", "Near")
+    async with place.at_work() as tasks:
+        await place.run("git fetch -q ../near main:near && git switch -q near")
+        left = await tasks.outcome(ReadOutcome(id=id_of(1)))
+    assert [commit.subject for commit in left.commits] == ["Near"]
+    assert left.unpushed == 2
+
+
 async def test_what_it_left_where_there_is_no_repository(place: Place) -> None:
     async with place.at_work() as tasks:
         await place.run("echo hi")
