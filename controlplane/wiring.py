@@ -50,6 +50,7 @@ from controlplane.sessions.follower import Follower
 from controlplane.sessions.service import Sessions
 from controlplane.settings import Loaded, Settings, load
 from controlplane.system.metrics import Metrics
+from controlplane.system.readiness import Degraded
 from controlplane.system.requests import Requests
 from controlplane.system.server import CONTROL_SOCKET, OUT_FOLDER, listen, listen_in, serve
 from controlplane.system.service import Agent
@@ -349,6 +350,7 @@ class Core:
                 "tailnet": self._tailnet,
                 "packet rules": self._packet_rules,
                 "gateway": self._gateway,
+                "wakes": self._wakes,
             },
         )
 
@@ -386,6 +388,12 @@ class Core:
         """Shown, and no reason not to be ready: this machine does without it."""
         found = self.gateway.shown()
         return None if found is None else found.error or f"http://{found.name}"
+
+    async def _wakes(self) -> str | None:
+        """Whoever should be woken and is not, is no reason not to be ready."""
+        if problems := self.wakes.problems():
+            raise Degraded(" ".join(problems))
+        return None
 
     async def run(self, host: str, port: int) -> None:
         """Until a signal or ``agent.kill`` ends it."""

@@ -12,11 +12,13 @@ class Health(Wire, frozen=True):
 
 
 class Check(Wire, frozen=True):
-    """One thing that the control plane needs. ``detail`` is a sentence where it is not ok."""
+    """One thing that the control plane needs. ``detail`` is a sentence where it is not ok, or ``degraded``: it works,
+    and a person should mend something."""
 
     name: str
     ok: bool
     detail: str | None = None
+    degraded: bool = False
 
 
 class Readiness(Wire, frozen=True):

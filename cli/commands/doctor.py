@@ -153,8 +153,9 @@ def _readiness(client: Client) -> Iterator[Check]:
         yield Check("ready", Verdict.FAIL, f"the agent does not say whether it is ready: {exc}")
         return
     for each in found.checks:
-        if not each.ok:
-            yield Check(f"ready: {each.name}", Verdict.FAIL, each.detail or "not well")
+        if not each.ok or each.degraded:
+            verdict = Verdict.WARN if each.ok else Verdict.FAIL
+            yield Check(f"ready: {each.name}", verdict, each.detail or "not well")
     if found.ready:
         yield Check("ready", Verdict.OK, f"the agent has {', '.join(each.name for each in found.checks) or 'all'}")
 

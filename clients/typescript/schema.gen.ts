@@ -1345,13 +1345,16 @@ export interface components {
         };
         /**
          * Check
-         * @description One thing that the control plane needs. ``detail`` is a sentence where it is not ok.
+         * @description One thing that the control plane needs. ``detail`` is a sentence where it is not ok, or ``degraded``: it works,
+         *     and a person should mend something.
          */
         Check: {
             name: string;
             ok: boolean;
             /** @default null */
             detail?: string | null;
+            /** @default false */
+            degraded?: boolean;
         };
         /**
          * CheckTask

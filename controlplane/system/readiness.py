@@ -9,9 +9,14 @@ from controlplane.errors import PerryError
 from protocol.health import Check, Readiness
 
 Probe = Callable[[], Awaitable[str | None]]
-"""Asks one thing that we need. What it returns is shown; PerryError says that it is not ready, and what to do."""
+"""Asks one thing that we need. What it returns is shown; PerryError says that it is not ready, and what to do.
+Degraded says so too, and is no reason not to be ready."""
 
 PATIENCE: Final = 3.0
+
+
+class Degraded(Exception):
+    """What is asked works, and a person should mend something; the message says what, in a sentence."""
 
 
 async def readiness(probes: Mapping[str, Probe]) -> Readiness:
@@ -30,6 +35,8 @@ async def _ask(name: str, probe: Probe, found: dict[str, Check]) -> None:
         with anyio.fail_after(PATIENCE):
             detail = await probe()
         found[name] = Check(name=name, ok=True, detail=detail)
+    except Degraded as exc:
+        found[name] = Check(name=name, ok=True, detail=str(exc), degraded=True)
     except PerryError as exc:
         found[name] = Check(name=name, ok=False, detail=exc.message)
     except TimeoutError:

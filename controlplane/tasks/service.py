@@ -209,7 +209,7 @@ def _patience(workspace: str) -> Iterator[None]:
             yield
     except TimeoutError as exc:
         raise TookTooLong(
-            f"{workspace!r} did not answer within {ASK_SECONDS:g} s; try again, and `perry logs {workspace}` may say why."
+            f"{workspace!r} did not answer within {ASK_SECONDS:g} s; try again. `perry logs {workspace}` may say why."
         ) from exc
 
 

@@ -47,6 +47,8 @@ class Courier:
         self.kind = kind
         self.problem: str | None = None
         """Why the gateway gets nothing for now, in a sentence."""
+        self.troubled_since: datetime | None = None
+        """Since when there is a problem, whichever; of no meaning where there is none."""
         self._target = target
         self._token_file = token_file
         self._sender = sender
@@ -68,6 +70,11 @@ class Courier:
     def waiting(self) -> int:
         """Wakes that wait for this gateway."""
         return len(self._lanes)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the gateway does not take the token that there is."""
+        return self._refused is not None
 
     def put(self, record: Record) -> None:
         """One more wake."""
@@ -195,6 +202,8 @@ class Courier:
         return pause
 
     def _say(self, sentence: str) -> None:
+        if self.problem is None:
+            self.troubled_since = self._now()
         if self.problem != sentence:
             self.problem = sentence
             log.warning("wakes for the gateway %s wait: %s", self.target.name, sentence)

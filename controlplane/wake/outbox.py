@@ -254,6 +254,14 @@ class Outbox:
             self._arrived(record)
         return records
 
+    def lost(self, after: datetime) -> int:
+        """How many wakes were given up, or refused for good, after a moment; tests of gateways are none of them."""
+        rows = self._db.rows(
+            "SELECT count(*) AS n FROM wakes WHERE settled > ? AND state IN ('rejected', 'dead') AND lane <> id",
+            (number_of(after),),
+        )
+        return int(rows[0]["n"])
+
     def give_up(self, answer: str, *, patience: timedelta = PATIENCE) -> int:
         """Declare dead what has waited for too long; it is said of each."""
         now = self._now()

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from controlplane.wake.rate import Rate
 from controlplane.wake.record import Record
 from controlplane.wake.sender import Sender
 from controlplane.wake.target import Target, Way, target_of
-from controlplane.wake.verdict import PATIENCE
+from controlplane.wake.verdict import PATIENCE, unwell
 from protocol.auth import IdentityKind
 from protocol.wake import (
     TEXT_REQUIRED,
@@ -54,6 +54,9 @@ OPEN_OF_WORKSPACE: Final = 1_000
 SWEEP_SECONDS: Final = 3600.0
 
 TEST_SECONDS: Final = 30.0
+
+PASSES_BY_ITSELF: Final = timedelta(minutes=5)
+"""A gateway that is away for less is no problem of a person's: it is started anew, or has much to do."""
 
 NO_GATEWAY: Final = (
     "No gateway is set that could be woken; name one in hooks.gateways (docs/howto/wakes.md says how), and start the "
@@ -251,6 +254,22 @@ class WakeService:
             )
             for name, courier in self._forwarder.couriers.items()
         ]
+
+    def problems(self) -> list[str]:
+        """What a person has to mend so that wakes arrive, each with what to do. Nothing of what may pass by itself."""
+        now = self._now()
+        found = [
+            unwell(name, courier.problem, waiting=courier.waiting, refused=courier.refused)
+            for name, courier in self._forwarder.couriers.items()
+            if courier.problem is not None
+            and (courier.refused or now - (courier.troubled_since or now) >= PASSES_BY_ITSELF)
+        ]
+        if lost := self._outbox.lost(now - PATIENCE):
+            found.append(
+                f"In the last {PATIENCE.days} days, {lost} of the wakes were refused or given up; `perry wakes list` "
+                "says why, and `perry wakes retry --all` sends them again."
+            )
+        return found
 
     def show(self, wanted: WakeRef) -> ShownWake:
         """All of one wake."""

@@ -102,6 +102,14 @@ def test_what_the_agent_itself_finds_wanting(perry_: Perry, well: FakeAgent) -> 
     assert lines(perry_)["ready: tun"] == ("fail", "There is none; load it. ")
 
 
+def test_what_a_person_should_mend(perry_: Perry, well: FakeAgent) -> None:
+    wanting = Check(name="wakes", ok=True, detail="The gateway is away; start it.", degraded=True)
+    well.ready = Answer(200, msgspec.json.encode(Readiness(ready=True, checks=[wanting])))
+    found = lines(perry_)
+    assert found["ready: wakes"] == ("warn", "The gateway is away; start it. ")
+    assert found["ready"][0] == "ok"
+
+
 def test_workspaces_that_are_not_well(perry_: Perry, well: FakeAgent) -> None:
     well.workspaces["a"] = workspace("a", error="It broke.")
     assert "It broke." in lines(perry_)["workspace"][1]

@@ -37,6 +37,10 @@ async def away() -> str | None:
     raise EngineUnavailable("Docker does not answer; start it.")
 
 
+async def could_be_better() -> str | None:
+    raise readiness.Degraded("The gateway is away; start it.")
+
+
 async def hangs() -> str | None:
     await asyncio.sleep(60)
     return None
@@ -60,6 +64,20 @@ async def test_what_is_missing_is_named(
     assert answer.status_code == 503
     assert answer.json()["error"] == "Docker does not answer; start it."
     assert [check["ok"] for check in answer.json()["checks"]] == [True, False, False]
+
+
+async def test_what_a_person_should_mend_is_said_and_is_no_reason_not_to_be_ready(
+    client: httpx.AsyncClient, surface: Surface
+) -> None:
+    surface.probes.update(docker=fine, wakes=could_be_better)
+    answer = await client.get("/ready")
+    assert answer.status_code == 200 and answer.json()["ready"] is True
+    assert answer.json()["checks"][-1] == {
+        "name": "wakes",
+        "ok": True,
+        "detail": "The gateway is away; start it.",
+        "degraded": True,
+    }
 
 
 async def test_metrics_count(client: httpx.AsyncClient, surface: Surface) -> None:
