@@ -5,7 +5,6 @@ Every step is safe to run twice, so that a control plane that ends anywhere goes
 task once however often it is asked, and a wake has an id of its own for each state of a task.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,16 +14,17 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from controlplane.errors import Conflict, NotFound, PerryError, WorkerError, WorkerUnavailable
+from controlplane.errors import Conflict, NotFound, PerryError, WorkerUnavailable
 from controlplane.ports import Waker, WorkerLink
-from controlplane.tasks import state
-from controlplane.tasks.service import ASK_SECONDS, News
+from controlplane.tasks import aftermath, state
+from controlplane.tasks.aftermath import Aftermath
+from controlplane.tasks.service import News
 from controlplane.tasks.state import UNDER_WAY, Record
 from controlplane.tasks.store import Store
 from controlplane.workspaces.state import StepId
 from protocol.tasks import Task, TaskState
-from protocol.worker import CancelTask, Event, ForgetTask, ReadOutcome, SnapshotEnd, StartTask, TaskOutcome, TaskSeen
-from protocol.workspaces import DeleteWorkspace, StartWorkspace, StepStatus, Workspace, WorkspaceStatus
+from protocol.worker import CancelTask, Event, SnapshotEnd, StartTask, TaskSeen
+from protocol.workspaces import StartWorkspace, StepStatus, Workspace, WorkspaceStatus
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +38,12 @@ RETRY_SECONDS = 30.0
 """When what could not be done for now is tried again."""
 
 
-class Workspaces(Protocol):
+class Workspaces(aftermath.Workspaces, Protocol):
     """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
 
     async def get(self, name: str) -> Workspace: ...
 
     async def start(self, wanted: StartWorkspace) -> Workspace: ...
-
-    async def delete(self, wanted: DeleteWorkspace) -> None: ...
 
 
 class Dispatcher:
@@ -64,12 +62,13 @@ class Dispatcher:
     ) -> None:
         self._store = store
         self._workspaces = workspaces
-        self._waker = waker
         self._news = news
         self._parallel = parallel
         self._per_workspace = per_workspace
         self._announce = announce
         self._links: dict[str, WorkerLink] = {}
+        self._aftermath = Aftermath(store, workspaces, waker, self._links, self.changed)
+        self._problems: dict[str, str] = {}
         self._missing: dict[str, set[str]] = {}
         self._at_work: set[str] = set()
         self._wanted = anyio.Event()
@@ -77,6 +76,10 @@ class Dispatcher:
     def nudge(self) -> None:
         """There is something new to do."""
         self._wanted.set()
+
+    def problem(self, id_: str) -> str | None:
+        """Why a task does not go on although its turn has come, as far as it was found."""
+        return self._problems.get(id_)
 
     def changed(self, record: Record) -> None:
         """Write it down, and tell everybody."""
@@ -142,7 +145,7 @@ class Dispatcher:
                     await self._wanted.wait()
 
     def _forget_later(self, link: WorkerLink, id_: str) -> None:
-        self._tasks.start_soon(self._forget, link, id_)
+        self._tasks.start_soon(self._aftermath.forget, link, id_)
 
     def _go_on(self, tasks: TaskGroup) -> None:
         records = self._store.unsettled()
@@ -150,9 +153,9 @@ class Dispatcher:
             if record.id in self._at_work:
                 continue
             if record.over:
-                self._begin_work(tasks, record, self._finish)
+                self._begin_work(tasks, record, self._aftermath.finish)
             elif record.state is TaskState.WAITING and record.wakes and record.wake_id != state.wake_id(record):
-                self._begin_work(tasks, record, self._wake)
+                self._begin_work(tasks, record, self._aftermath.wake)
         under_way = [each for each in records if each.state in UNDER_WAY or self._is_beginning(each)]
         queued = [each for each in records if each.state is TaskState.QUEUED and each.id not in self._at_work]
         turns = state.next_to_begin(queued, under_way, parallel=self._parallel, per_workspace=self._per_workspace)
@@ -172,8 +175,10 @@ class Dispatcher:
         try:
             await work(record)  # type: ignore[misc]
             again = False
+            self._problems.pop(record.id, None)
         except PerryError as exc:
             log.warning("task %s: %s", record.id, exc.message)
+            self._problems[record.id] = exc.message
         except Exception:
             log.exception("task %s", record.id)
         finally:
@@ -241,59 +246,6 @@ class Dispatcher:
         raise Conflict(
             f"The worker of {name!r} does not answer; `perry doctor` says more, `perry restart {name}` starts it anew."
         )
-
-    async def _finish(self, record: Record) -> None:
-        """All that is owed after an end, each step written down when it is done."""
-        if record.outcome is None and (outcome := await self._read_outcome(record)) is not None:
-            record = msgspec.structs.replace(record, outcome=outcome)
-            self.changed(record)
-        if record.wakes and not record.wishes.quiet:
-            record = await self._wake(record)
-        if (link := self._links.get(record.workspace)) is not None:
-            await self._forget(link, record.id)
-        if record.removes and record.removal is None:
-            record = msgspec.structs.replace(record, removal=await self._remove(record))
-        self.changed(msgspec.structs.replace(record, settled=True))
-
-    async def _read_outcome(self, record: Record) -> TaskOutcome | None:
-        """None where the worker is not there: a wake with less in it is better than none."""
-        link = self._links.get(record.workspace)
-        if link is None or record.started is None or record.state is TaskState.LOST:
-            return None
-        with contextlib.suppress(WorkerError, TimeoutError), anyio.fail_after(ASK_SECONDS):
-            found = await link.ask(ReadOutcome(id=record.id))
-            return state.bounded(found) if isinstance(found, TaskOutcome) else None
-        return None
-
-    async def _wake(self, record: Record) -> Record:
-        id_ = state.wake_id(record)
-        if record.wake_id == id_:
-            return record
-        text = state.wake_text(record, record.outcome)
-        mode = record.wishes.wake
-        await self._waker.wake(text, mode=mode, workspace=record.workspace, task=record.id, id=id_)
-        latest = self._store.get(record.id) or record
-        record = msgspec.structs.replace(latest, wake_id=id_)
-        self.changed(record)
-        return record
-
-    async def _forget(self, link: WorkerLink, id_: str) -> None:
-        with contextlib.suppress(WorkerError, TimeoutError), anyio.fail_after(ASK_SECONDS):
-            await link.ask(ForgetTask(id=id_))
-
-    async def _remove(self, record: Record) -> str:
-        """What became of the wish to delete the workspace."""
-        name = record.workspace
-        others = [each for each in self._store.unsettled() if each.workspace == name and not each.over]
-        if others:
-            return f"kept: {len(others)} other tasks are not done"
-        try:
-            await self._workspaces.delete(DeleteWorkspace(name=name))
-        except NotFound:
-            return "deleted"
-        except PerryError as exc:
-            return f"kept: {exc.message}"
-        return "deleted"
 
 
 def _lacks_clone(workspace: Workspace) -> bool:
