@@ -202,8 +202,18 @@ class SessionGone(Wire, frozen=True, tag="sessionGone", tag_field="type"):
     session_id: Annotated[str, msgspec.Meta(max_length=256)]
 
 
+class StoreSeen(Wire, frozen=True, tag="store", tag_field="type"):
+    """Whether all of an agent's store could be looked at. ``whole`` is false only before a SnapshotEnd: sessions of
+    that agent that are not told may be there still. It is told again, true, when all of them are; what was not told
+    until then is gone."""
+
+    seq: int
+    agent: Annotated[str, msgspec.Meta(max_length=32)]
+    whole: bool
+
+
 class SnapshotEnd(Wire, frozen=True, tag="snapshotEnd", tag_field="type"):
-    """Every session that there is has been told."""
+    """Every session that there is has been told, but for agents whose store is not :class:`whole <StoreSeen>`."""
 
     seq: int
 
@@ -257,7 +267,7 @@ class AgentSignal(Wire, frozen=True, tag="signal", tag_field="type"):
     at: Moment
 
 
-Event = SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled | AgentSignal
+Event = SessionSeen | SessionGone | StoreSeen | SnapshotEnd | TaskSeen | WakeSpooled | AgentSignal
 
 
 class SessionFacts(Wire, frozen=True):
@@ -366,4 +376,4 @@ class Answer(Wire, frozen=True, tag="answer", tag_field="type"):
     result: Result
 
 
-FromWorker = Hello | SessionSeen | SessionGone | SnapshotEnd | TaskSeen | WakeSpooled | AgentSignal | Answer
+FromWorker = Hello | SessionSeen | SessionGone | StoreSeen | SnapshotEnd | TaskSeen | WakeSpooled | AgentSignal | Answer

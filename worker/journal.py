@@ -10,7 +10,7 @@ import secrets
 
 import msgspec
 
-from protocol.worker import SessionGone, SessionSeen
+from protocol.worker import SessionGone, SessionSeen, StoreSeen
 from worker.ports import Notice
 
 RING = 16_384
@@ -63,4 +63,6 @@ class Journal:
 def _key(notice: Notice) -> tuple[str, ...]:
     if isinstance(notice, SessionSeen | SessionGone):
         return ("session", notice.agent, notice.session_id)
+    if isinstance(notice, StoreSeen):
+        return ("store", notice.agent)
     return (type(notice).__name__, notice.id)

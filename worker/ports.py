@@ -14,6 +14,7 @@ from protocol.worker import (
     Result,
     SessionGone,
     SessionSeen,
+    StoreSeen,
     TaskSeen,
     WakeSpooled,
 )
@@ -21,7 +22,7 @@ from protocol.worker import (
 UNNUMBERED = 0
 """The ``seq`` of what is told: the journal gives it its number."""
 
-Notice = SessionSeen | SessionGone | TaskSeen | WakeSpooled | AgentSignal
+Notice = SessionSeen | SessionGone | StoreSeen | TaskSeen | WakeSpooled | AgentSignal
 
 Told = Callable[[Notice], None]
 """Hears that a session (a task, a wake, a signal) is new, has changed or is gone. Called on the event loop; it never
@@ -79,10 +80,11 @@ class Sessions(Protocol):
         """Whether changes are heard of by themselves, and not by looking again and again."""
 
     async def looked(self) -> None:
-        """Returns when all that was there at the start is ``seen``: what is not by then, is taken for gone."""
+        """Returns when all that was there at the start is ``seen``, or has been waited for long enough."""
 
-    def seen(self) -> list[SessionSeen]:
-        """Every session that was told and not gone, as it is, ``seq`` UNNUMBERED. For snapshots; no I/O."""
+    def seen(self) -> list[SessionSeen | StoreSeen]:
+        """Every session that was told and not gone, as it is, and each agent whose store could not be looked at as a
+        whole yet; ``seq`` UNNUMBERED. For snapshots; no I/O."""
 
     async def read(self, request: ReadSession) -> Page:
         """RequestRefused where that cannot be."""

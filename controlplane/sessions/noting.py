@@ -15,11 +15,14 @@ from controlplane.sessions import store
 from controlplane.sessions.aggregate import Key, Row, info, key_of, millis, status_of
 from controlplane.sessions.changes import Changes
 from controlplane.sessions.database import Damaged, SessionsDatabase
-from protocol.worker import SESSIONS_LIMIT, Event, SessionGone, SessionSeen, SnapshotEnd
+from protocol.worker import SESSIONS_LIMIT, Event, SessionGone, SessionSeen, SnapshotEnd, StoreSeen
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE: Final = 60.0
+
+AGENTS: Final = 100
+"""Whose stores a worker may call unreadable."""
 
 _BATCH: Final = 500
 
@@ -84,7 +87,12 @@ class Noting:
         self._told: dict[Key, SessionSeen | SessionGone] = {}
         self._latest: dict[Key, SessionSeen] = {}
         self._seen: set[Key] | None = None
-        self._all_told = False
+        """What was told since the beginning of a snapshot, until it is known to be all that there is."""
+        self._unsure: set[str] = set()
+        """Agents of whom not all was told, since their stores cannot be looked at."""
+        self._whole: set[str] = set()
+        self._all_told = self.first = False
+        """``first``: all sessions are told for the first time."""
         self._news = anyio.Event()
 
     # --- what the worker tells; on the event loop
@@ -94,7 +102,9 @@ class Noting:
         if not resumed:
             self._told.clear()
             self._latest.clear()
-            self._seen, self._all_told = set(), False
+            self._unsure.clear()
+            self._whole.clear()
+            self._seen, self._all_told, self.first = set(), False, True
 
     def tell(self, event: Event) -> None:
         """To be noted in its turn."""
@@ -102,6 +112,8 @@ class Noting:
             self._all_told = True
             self._news.set()
             return
+        if isinstance(event, StoreSeen):
+            return self._tell_of_store(event)
         if not isinstance(event, SessionSeen | SessionGone):
             return
         key = key_of(event)
@@ -115,17 +127,19 @@ class Noting:
         self._told[key] = event
         self._news.set()
 
+    def _tell_of_store(self, event: StoreSeen) -> None:
+        if not event.whole and self.first and len(self._unsure) < AGENTS:
+            self._unsure.add(event.agent)
+        elif event.whole and event.agent in self._unsure:
+            self._whole.add(event.agent)
+            self._news.set()
+
     def start_over(self) -> None:
         """The index is empty: all that was told is to be read anew. Not while it runs."""
         self._known = None
         self._told = {**self._latest, **self._told}
 
     # --- what is known
-
-    @property
-    def first(self) -> bool:
-        """Whether all sessions are told for the first time."""
-        return self._seen is not None
 
     @property
     def known(self) -> dict[Key, Known]:
@@ -172,6 +186,8 @@ class Noting:
                     await self._note()
                 if self._all_told:
                     await self._end_of_snapshot()
+                if self._whole and not self.first:
+                    await self._end_of_stores()
                 pause = 0.0
             except Damaged:
                 raise
@@ -223,17 +239,35 @@ class Noting:
         self._all_told = False
         if self._seen is None:
             return
-        known = self.known
-        gone = {key: entry.row for key, entry in known.items() if key not in self._seen}
         try:
-            self._tell_gone(await self._db.write(lambda db: store.remove(db, gone.values())))
+            await self._remove_unseen(lambda agent: agent not in self._unsure)
         except PerryError:
             self._all_told = True
             raise
+        self.first = False
+        if not self._unsure:
+            self._seen = None
+
+    async def _end_of_stores(self) -> None:
+        """Stores could be looked at that could not before: what was not told of them is gone."""
+        whole, self._whole = self._whole, set()
+        try:
+            await self._remove_unseen(whole.__contains__)
+        except PerryError:
+            self._whole |= whole
+            raise
+        self._unsure -= whole
+        if not self._unsure:
+            self._seen = None
+
+    async def _remove_unseen(self, of: Callable[[str], bool]) -> None:
+        """Sessions of these agents that were not told are gone."""
+        seen = self._seen or set()
+        gone = {key: entry.row for key, entry in self.known.items() if key not in seen and of(key.agent)}
+        self._tell_gone(await self._db.write(lambda db: store.remove(db, gone.values())))
         for key in gone:
-            known.pop(key, None)
+            self.known.pop(key, None)
             self._latest.pop(key, None)
-        self._seen = None
 
     def _tell_gone(self, rows: list[Row]) -> None:
         for row in rows:

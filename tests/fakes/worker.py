@@ -34,6 +34,7 @@ from protocol.worker import (
     SessionGone,
     SessionSeen,
     SnapshotEnd,
+    StoreSeen,
     WorkerStatus,
 )
 
@@ -79,6 +80,7 @@ class FakeWorker:
         self.asked: list[Request] = []
         self.answers: Callable[[Request], Result | None] = lambda request: None
         self.sessions: dict[tuple[str, str], FakeSession] = {}
+        self.unreadable: set[str] = set()
         self._kept = kept
         self._links: set[_Link] = set()
         self.restart()
@@ -135,7 +137,15 @@ class FakeWorker:
         """How many stand now."""
         return len(self._links)
 
-    def tell(self, event: SessionSeen | SessionGone) -> None:
+    def can_read(self, agent: str) -> None:
+        """An agent's store was ``unreadable`` until now."""
+        self.unreadable.remove(agent)
+        for session in self.sessions.values():
+            if session.agent == agent:
+                self.tell(self._seen(session))
+        self.tell(StoreSeen(seq=0, agent=agent, whole=True))
+
+    def tell(self, event: SessionSeen | SessionGone | StoreSeen) -> None:
         self.seq += 1
         self._news.append(msgspec.structs.replace(event, seq=self.seq))
         for link in self._links:
@@ -165,7 +175,9 @@ class FakeWorker:
         self._links.discard(link)
 
     def snapshot(self) -> list[Event]:
-        return [*map(self._seen, self.sessions.values()), SnapshotEnd(seq=self.seq)]
+        sessions = [session for session in self.sessions.values() if session.agent not in self.unreadable]
+        stores = [StoreSeen(seq=self.seq, agent=agent, whole=False) for agent in self.unreadable]
+        return [*map(self._seen, sessions), *stores, SnapshotEnd(seq=self.seq)]
 
     def news(self, after: int) -> Iterable[Event]:
         return self._news[max(after, 0) :]

@@ -25,6 +25,7 @@ from protocol.worker import (
     RenameInStore,
     SessionGone,
     SessionSeen,
+    StoreSeen,
 )
 from worker.ports import UNNUMBERED, RequestRefused, SessionMissing, Told
 from worker.sessions.agent import CodingAgent, Found, Looked, NotPossible
@@ -34,13 +35,13 @@ from worker.sessions.watcher import Watcher
 RESCAN_SECONDS: Final = 600.0
 
 POLL_SECONDS: Final = 15.0
-"""Between two looks at everything, where it cannot be watched."""
+"""Between two looks at everything, where it cannot be watched, or where some of it cannot be read."""
 
 LIVENESS_SECONDS: Final = 3.0
 """Between two looks at sessions that are busy, or wait for somebody: their process may be gone without a word."""
 
 PATIENCE_SECONDS: Final = 30.0
-"""At the start, for a store that cannot be read at the moment: what is not seen then is taken for gone."""
+"""At the start, for a store that cannot be read at the moment: so long nothing is told of the others either."""
 
 AGAIN_SECONDS: Final = 1.0
 
@@ -89,8 +90,10 @@ class LocalSessions:
     async def looked(self) -> None:
         await self._looked.wait()
 
-    def seen(self) -> list[SessionSeen]:
-        return [_seen(name, found) for name, known in self._agents.items() for found in known.index.sessions()]
+    def seen(self) -> list[SessionSeen | StoreSeen]:
+        sessions = [_seen(name, found) for name, known in self._agents.items() for found in known.index.sessions()]
+        stores = [_store(name, whole=False) for name, known in self._agents.items() if not known.looked]
+        return [*sessions, *stores]
 
     def agents(self) -> list[AgentStatus]:
         statuses = []
@@ -185,7 +188,7 @@ class LocalSessions:
         self._wake.set()
 
     async def _look_for_ever(self) -> None:
-        began = rescan = liveness = time.monotonic()
+        began = rescan = liveness = retry = time.monotonic()
         while True:
             now = time.monotonic()
             if now >= rescan:
@@ -213,12 +216,15 @@ class LocalSessions:
                 if known.index.restless:
                     again = min(again, liveness)
             waiting = [known for known in self._agents.values() if not known.looked]
-            if not waiting or time.monotonic() - began > PATIENCE_SECONDS:
+            patient = time.monotonic() - began <= PATIENCE_SECONDS
+            if not waiting or not patient:
                 self._looked.set()
-            else:
-                again = min(again, time.monotonic() + AGAIN_SECONDS)
+            if waiting and now >= retry:
+                retry = time.monotonic() + (AGAIN_SECONDS if patient else POLL_SECONDS)
                 for known in waiting:
                     known.everything = True
+            if waiting:
+                again = min(again, retry)
             # Never more than a third of a core, whatever is written.
             await asyncio.sleep(min(worked * 2, 0.2))
             await self._sleep_until(again)
@@ -248,8 +254,13 @@ class LocalSessions:
             looked = Looked(problem="Its sessions cannot be looked at: the worker's log says why.")
         if paths is None or looked.problem or looked.settled:
             known.problem = looked.problem
-        known.looked |= looked.everything and looked.problem is None
         self._tell(known.agent.name, known.index.take(looked))
+        if not known.looked and looked.everything and looked.problem is None:
+            known.looked = True
+            if self._looked.is_set():
+                # It was said not to be whole.
+                assert self._told is not None
+                self._told(_store(known.agent.name, whole=True))
 
     def _tell(self, agent: str, changes: Changes) -> None:
         assert self._told is not None
@@ -268,6 +279,10 @@ def _seen(agent: str, found: Found) -> SessionSeen:
         status=found.status,
         last_activity=_moment(found.last_activity),
     )
+
+
+def _store(agent: str, *, whole: bool) -> StoreSeen:
+    return StoreSeen(seq=UNNUMBERED, agent=agent, whole=whole)
 
 
 def _moment(seconds: float) -> datetime | None:

@@ -14,12 +14,13 @@ from tests.fakes.worker import FakeWorker, message
 from tests.unit.sessions.conftest import Index
 
 SESSIONS = st.integers(0, 2)
+EVENTS = ["hang up", "restart worker", "restart us", "cannot read", "can read", "wait", "yield"]
 WHAT: st.SearchStrategy[tuple[str, int, list[int]]] = st.one_of(
     st.tuples(st.just("write"), SESSIONS, st.lists(st.integers(0, 12), min_size=1, max_size=5)),
     st.tuples(st.just("rewrite"), SESSIONS, st.lists(st.integers(0, 12), max_size=5)),
     st.tuples(st.just("remove"), SESSIONS, st.just([])),
     st.tuples(st.just("busy"), SESSIONS, st.just([])),
-    st.tuples(st.sampled_from(["hang up", "restart worker", "restart us", "wait", "yield"]), st.just(0), st.just([])),
+    st.tuples(st.sampled_from(EVENTS), st.just(0), st.just([])),
 )
 
 
@@ -64,6 +65,12 @@ def act(worker: FakeWorker, what: str, number: int, ordinals: list[int], step: i
         worker.remove(name)
     elif what == "busy" and there:
         worker.set_status(name, SessionStatus.BUSY if step % 2 else SessionStatus.IDLE)
+    elif what == "cannot read":
+        # As it is when a worker has begun, and a store is locked.
+        worker.unreadable.add("claude")
+        worker.restart()
+    elif what == "can read" and worker.unreadable:
+        worker.can_read("claude")
     elif what == "hang up":
         worker.hang_up()
     elif what == "restart worker":
@@ -88,6 +95,8 @@ async def live(folder: Path, steps: list[tuple[str, int, list[int]]]) -> None:
                 elif what == "yield":
                     await anyio.lowlevel.checkpoint()
             else:
+                if worker.unreadable:
+                    worker.can_read("claude")
                 await index.settled()
                 for (_, session_id), session in worker.sessions.items():
                     assert await index.messages(session_id) == session.truth()

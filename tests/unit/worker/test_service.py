@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from protocol.worker import (
     RenameInStore,
     SessionGone,
     SessionSeen,
+    StoreSeen,
 )
 from tests.unit.worker.agents import (
     CLAUDE_ID,
@@ -107,7 +108,8 @@ async def test_all_agents_are_found_and_read(tmp_path: Path) -> None:
             AgentStatus(agent="codex", sessions=1),
             AgentStatus(agent="gemini", sessions=1),
         ]
-        seen = followed.sessions.seen()
+        seen = [notice for notice in followed.sessions.seen() if isinstance(notice, SessionSeen)]
+        assert seen == followed.sessions.seen()
         assert {s.session_id for s in seen} >= {CLAUDE_ID, CODEX_ID, GEMINI_ID, OPENCODE_ID}
         assert sorted(map(str, seen)) == sorted(map(str, followed.told))
         for session in seen:
@@ -239,6 +241,33 @@ async def test_a_store_that_cannot_be_read_at_first_is_waited_for(
         assert len(looks) == 4
         assert followed.latest(OPENCODE_ID) is not None
         assert all(status.problem is None for status in followed.sessions.agents())
+
+
+async def test_a_store_that_cannot_be_read_for_long_is_said_not_to_be_whole_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+    everything(tmp_path)
+    locked = asyncio.Event()
+    real = coding_agents(tmp_path, {})[0].look.__func__  # type: ignore[attr-defined]
+
+    def look(self: object, paths: object, known: Known) -> Looked:
+        looked: Looked = Looked(problem="locked") if not locked.is_set() else real(self, paths, known)
+        return looked
+
+    def stores(notices: Sequence[Notice]) -> list[tuple[str, bool]]:
+        return [(each.agent, each.whole) for each in notices if isinstance(each, StoreSeen)]
+
+    monkeypatch.setattr("worker.agents.opencode.OpenCode.look", look)
+    async with following(tmp_path) as followed:
+        assert stores(followed.sessions.seen()) == [("opencode", False)]
+        assert stores(followed.told) == []
+        locked.set()
+        await followed.until(lambda: bool(stores(followed.told)))
+        assert stores(followed.told) == [("opencode", True)] and stores(followed.sessions.seen()) == []
+        # What is in it was told before that.
+        assert isinstance(followed.told[-1], StoreSeen) and followed.latest(OPENCODE_ID) is not None
 
 
 async def test_without_inotify_it_looks_again_and_again_and_says_so(
