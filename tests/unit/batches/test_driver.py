@@ -1,0 +1,324 @@
+"""Batches from their first item to the wake, over control planes that end anywhere."""
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from controlplane.errors import Conflict, InvalidInput, NotFound
+from protocol.batches import (
+    BatchState,
+    ItemState,
+    ListBatches,
+    ReadBatchItem,
+    WaitForBatch,
+)
+from protocol.tasks import Commit, DispatchTask, RemoveWhen, TaskState, WakeWhen
+from protocol.workspaces import DeleteWorkspace
+from tests.unit.batches.conftest import COMMIT, Killed, Plane, Scene, wanted
+from tests.unit.cron.conftest import until
+
+
+async def test_ten_items_one_of_which_cannot_be_cloned(plane: Plane) -> None:
+    world = plane.world
+    items = [f"ok{number}" for number in range(9)]
+    batch = wanted(*items, "none", name="pr-{}", clone="https://x/{}.git", remove_when=RemoveWhen.SUCCESS, parallel=3)
+    async with plane.at_work():
+        started = await plane.service.start(batch)
+        assert started.summary.state is BatchState.RUNNING
+        done = await plane.settled(started)
+    assert done.summary.state is BatchState.DONE
+    assert done.summary.counts == {"succeeded": 9, "failed": 1}
+    failed = done.items[9]
+    assert (failed.state, failed.reason) == (ItemState.FAILED, "git could not clone https://x/none.git: not found")
+    assert all(entry.done and entry.removal == "deleted" for entry in done.items[:9])
+    assert list(world.there) == ["pr-none"] and failed.removal is None
+    assert sorted(world.begun) == items
+    assert world.most <= 4  # Three at once, and the one that stays.
+    (text,) = world.waker.wakes.values()
+    assert "9 succeeded, 1 failed" in text and "- none: failed: git could not clone" in text
+    assert plane.announced[0].counts == {"pending": 10} and plane.announced[-1].wake_id == done.summary.wake_id
+
+
+@pytest.mark.parametrize("kill_at", range(1, 40))
+async def test_a_control_plane_that_is_killed_anywhere(scene: Scene, kill_at: int) -> None:
+    """Two items, one of which fails: each begins once, and there is one wake, wherever it ends."""
+    passed: list[str] = []
+
+    def checkpoint(name: str) -> None:
+        passed.append(name)
+        if len(passed) == kill_at:
+            raise Killed
+
+    first = scene.plane(checkpoint)
+    batch = await first.service.start(wanted("one", "fail", remove_when=RemoveWhen.DONE, key="k"))
+    try:
+        async with first.at_work():
+            await first.settled(batch)
+    except BaseExceptionGroup as group:
+        assert group.subgroup(Killed) is not None
+    else:
+        assert len(passed) < kill_at
+    second = scene.plane()
+    async with second.at_work():
+        again = await second.service.start(wanted("one", "fail", remove_when=RemoveWhen.DONE, key="k"))
+        assert again.summary.id == batch.summary.id
+        done = await second.settled(again)
+    assert sorted(scene.world.begun) == ["fail", "one"]
+    assert list(scene.world.waker.wakes) == [f"{batch.summary.id}-done"]
+    assert [entry.state for entry in done.items] == [ItemState.SUCCEEDED, ItemState.FAILED]
+    assert all(entry.removal == "deleted" for entry in done.items)
+    assert [entry.said for entry in done.items] == ["Done with one. Really.", "Done with fail. Really."]
+    assert scene.world.there == {}
+    for entry in done.items:
+        kept = await second.service.result(ReadBatchItem(id=batch.summary.id, number=entry.number))
+        assert kept.log == b"log of it"
+
+
+async def test_the_kills_are_at_every_step(scene: Scene) -> None:
+    passed: list[str] = []
+    plane = scene.plane(passed.append)
+    async with plane.at_work():
+        await plane.settled(await plane.service.start(wanted("one", "fail", remove_when=RemoveWhen.DONE)))
+    assert set(passed) == {
+        "item dispatched",
+        "item noted",
+        "item collected",
+        "item's results noted",
+        "item's workspace removed",
+        "item settled",
+        "batch ended",
+        "batch woken",
+        "batch settled",
+    }
+    assert len(passed) < 40
+
+
+async def test_so_many_at_once(plane: Plane) -> None:
+    batch = wanted("sleep-1", "sleep-2", "sleep-3", "sleep-4", parallel=2, remove_when=RemoveWhen.DONE)
+    async with plane.at_work():
+        started = await plane.service.start(batch)
+        await plane.eventually(lambda: len(plane.world.begun) == 2)
+        await anyio.sleep(0.05)
+        assert plane.world.begun == ["sleep-1", "sleep-2"]
+        assert [entry.state for entry in await plane.entries(started)][2:] == [ItemState.PENDING] * 2
+        plane.world.ends("pr-sleep-2")
+        await plane.eventually(lambda: len(plane.world.begun) == 3)
+        for name in ("pr-sleep-1", "pr-sleep-3"):
+            plane.world.ends(name)
+        await plane.eventually(lambda: len(plane.world.begun) == 4)
+        plane.world.ends("pr-sleep-4", TaskState.FAILED)
+        assert (await plane.settled(started)).summary.counts == {"succeeded": 3, "failed": 1}
+    assert plane.world.most == 2
+
+
+async def test_a_question_wakes_at_once_and_an_end_does_not(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("wait", "one"))
+        await plane.eventually(lambda: len(plane.world.waker.wakes) == 1)
+        assert "May it?" in next(iter(plane.world.waker.wakes.values()))
+        plane.world.ends("pr-wait")
+        await plane.settled(started)
+    assert [id_.partition("-waiting")[1] for id_ in plane.world.waker.wakes] == ["-waiting", ""]
+
+
+@pytest.mark.parametrize(
+    ("more", "wakes"), [({"wake_each": True}, 3), ({"wake": WakeWhen.NONE, "wake_each": True}, 0), ({}, 1)]
+)
+async def test_who_is_woken(plane: Plane, more: dict[str, object], wakes: int) -> None:
+    async with plane.at_work():
+        await plane.settled(await plane.service.start(wanted("one", "fail", **more)))
+        assert len(plane.world.waker.wakes) == wakes
+
+
+async def test_a_wake_that_is_not_taken_is_tried_again(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    plane.world.waker.fails = 3
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one")))
+    assert list(plane.world.waker.wakes) == [done.summary.wake_id]
+
+
+async def test_work_that_is_nowhere_else_stays(plane: Plane) -> None:
+    plane.world.unsaved.add("pr-one")
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", "two", remove_when=RemoveWhen.DONE)))
+    assert [entry.removal for entry in done.items] == ["kept: 'pr-one' has work that would be lost.", "deleted"]
+    assert list(plane.world.there) == ["pr-one"]
+    (text,) = plane.world.waker.wakes.values()
+    assert "Workspaces that were to go, and stay:\n- pr-one: kept: 'pr-one' has work" in text
+
+
+async def test_what_was_there_before_is_used_only_when_asked_for_and_never_removed(plane: Plane) -> None:
+    plane.world.has("pr-one")
+    with pytest.raises(Conflict, match=r"'pr-one' is there already.*--reuse"):
+        await plane.service.start(wanted("one", "two"))
+    assert [each.exists for each in (await plane.service.plan(wanted("one", "two"))).items] == [True, False]
+    async with plane.at_work():
+        batch = wanted("one", "two", reuse=True, remove_when=RemoveWhen.DONE)
+        done = await plane.settled(await plane.service.start(batch))
+    assert [entry.removal for entry in done.items] == ["kept: it was there before the batch", "deleted"]
+    assert list(plane.world.there) == ["pr-one"]
+
+
+async def test_other_tasks_keep_a_workspace(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep", remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["sleep"])
+        mine = next(iter(plane.world.tasks["pr-sleep"]))
+        await plane.tasks.dispatch(DispatchTask(workspace="pr-sleep", task="sleep on"))
+        await until(lambda: len(plane.world.tasks["pr-sleep"]) == 2, "the other task has begun")
+        plane.world.tell("pr-sleep", mine, TaskState.SUCCEEDED)
+        done = await plane.settled(started)
+    assert done.items[0].removal == "kept: 1 other tasks are not done"
+
+
+async def test_what_cannot_be_read_keeps_its_workspace(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    plane.world.unreadable.add("pr-one")
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+    assert done.items[0].removal == "kept: what it left could not all be read: The worker of 'pr-one' is not there."
+
+
+async def test_a_workspace_that_stopped_stays(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep", remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["sleep"])
+        plane.world.stops("pr-sleep")
+        plane.world.ends("pr-sleep", TaskState.FAILED)
+        done = await plane.settled(started)
+    assert done.items[0].note == "The workspace 'pr-sleep' is stopped."
+    assert list(plane.world.there) == ["pr-sleep"]
+
+
+async def test_a_workspace_that_is_deleted_meanwhile_is_lost_and_the_others_go_on(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep", "two", remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: "sleep" in plane.world.begun)
+        await plane.world.delete(DeleteWorkspace(name="pr-sleep", force=True))
+        done = await plane.settled(started)
+    assert [entry.state for entry in done.items] == [ItemState.LOST, ItemState.SUCCEEDED]
+    assert done.items[0].removal == "deleted"
+
+
+async def test_cancelling(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(
+            wanted("one", "sleep-1", "sleep-2", parallel=2, remove_when=RemoveWhen.DONE)
+        )
+        await plane.eventually(lambda: len(plane.world.begun) == 3)
+        await plane.service.cancel(started.summary.id)
+        done = await plane.settled(started)
+        again = await plane.service.cancel(started.summary.id)
+    assert again.summary == done.summary
+    assert done.summary.state is BatchState.CANCELLED
+    assert done.summary.counts == {"succeeded": 1, "cancelled": 2}
+    assert plane.world.there == {}
+
+
+async def test_cancelling_what_has_not_begun(scene: Scene) -> None:
+    plane = scene.plane()
+    started = await plane.service.start(wanted("one", "two"))
+    await plane.service.cancel(started.summary.id)
+    async with plane.at_work():
+        done = await plane.settled(started)
+    assert done.summary.counts == {"cancelled": 2} and plane.world.begun == []
+    (text,) = plane.world.waker.wakes.values()
+    assert "was cancelled" in text
+
+
+async def test_a_workspace_is_one_batchs_at_a_time(plane: Plane) -> None:
+    started = await plane.service.start(wanted("one", "two"))
+    with pytest.raises(Conflict, match=f"'pr-two' is at work for the batch {started.summary.id}"):
+        await plane.service.start(wanted("two", "three"))
+    async with plane.at_work():
+        await plane.settled(started)
+        for name in ("pr-one", "pr-two"):
+            del plane.world.there[name]
+        await plane.service.start(wanted("two", "three"))
+
+
+async def test_nothing_begins_where_anything_is_wrong(plane: Plane) -> None:
+    with pytest.raises(InvalidInput):
+        await plane.service.start(wanted("one", "$(two)"))
+    assert (await plane.service.list(ListBatches())).items == []
+
+
+async def test_waiting_tells_of_each_change(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep"))
+        id_, mark, states = started.summary.id, None, []
+        while True:
+            watched = await plane.service.wait(WaitForBatch(id=id_, mark=mark))
+            assert watched.mark != mark
+            mark = watched.mark
+            states.append(watched.batch.items[0].state)
+            if watched.done:
+                break
+            if states[-1] is ItemState.RUNNING and len(states) < 5:
+                unchanged = await plane.service.wait(WaitForBatch(id=id_, mark=mark, timeout=0.02))
+                assert not unchanged.done and unchanged.mark == mark
+                plane.world.ends("pr-sleep")
+        await plane.settled(started)
+    assert states[-1] is ItemState.SUCCEEDED and ItemState.RUNNING in states
+
+
+async def test_what_an_item_left_is_kept_when_its_workspace_is_gone(plane: Plane) -> None:
+    plane.world.commits = (Commit(id=COMMIT, subject="Two"), Commit(id="f" * 40, subject="One"))
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+    found = await plane.service.result(ReadBatchItem(id=done.summary.id, number=1))
+    assert (found.log, found.patch) == (b"log of it", b"From 0123\n\xff")
+    assert found.result is not None and found.result.last_message == "Done with one.\nReally."
+    assert found.entry.commits == 2
+    assert [*plane.world.ran[-1]][-3:] == ["format-patch", "--stdout", f"{'f' * 40}^..{COMMIT}"]
+    with pytest.raises(NotFound, match="no item 2"):
+        await plane.service.result(ReadBatchItem(id=done.summary.id, number=2))
+
+
+async def test_commits_are_handed_to_git_only_where_they_are_some(plane: Plane) -> None:
+    plane.world.commits = (Commit(id="--output=/etc/passwd", subject="x"),)
+    async with plane.at_work():
+        await plane.settled(await plane.service.start(wanted("one")))
+    assert plane.world.ran == []
+
+
+async def test_a_full_disk_keeps_the_workspace(plane: Plane, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    scene.folder.write_text("no folder")
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+    assert (done.items[0].removal or "").startswith("kept: what it left could not all be read")
+    assert list(plane.world.there) == ["pr-one"]
+
+
+async def test_files_of_old_batches_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.batches.service.KEPT", 1)
+    plane = scene.plane()
+    async with plane.at_work():
+        ids = [(await plane.settled(await plane.service.start(wanted(item)))).summary.id for item in ("a", "b", "c")]
+    assert sorted(each.name for each in scene.folder.iterdir()) == sorted(ids[1:])
+    assert (scene.folder / ids[2]).stat().st_mode & 0o777 == 0o700
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in (scene.folder / ids[2]).iterdir())
+
+
+async def test_lists_have_pages(plane: Plane) -> None:
+    ids = [(await plane.service.start(wanted(item))).summary.id for item in "abc"]
+    page = await plane.service.list(ListBatches(limit=2))
+    rest = await plane.service.list(ListBatches(limit=2, cursor=page.next_cursor))
+    assert [each.id for each in (*page.items, *rest.items)] == ids[::-1]
+    assert rest.next_cursor is None
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda plane: plane.service.get("b-000000000000"),
+        lambda plane: plane.service.cancel("b-000000000000"),
+        lambda plane: plane.service.wait(WaitForBatch(id="b-000000000000")),
+    ],
+)
+async def test_a_batch_that_is_not_there(plane: Plane, ask: Callable[[Plane], object]) -> None:
+    with pytest.raises(NotFound, match="perry batches list"):
+        await ask(plane)  # type: ignore[misc]
