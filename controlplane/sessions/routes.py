@@ -10,11 +10,11 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.handlers import WebsocketRouteHandler
 from litestar.params import FromPath
 
-from controlplane import places
-from controlplane.auth.guards import accept, needs
-from controlplane.auth.policy import Right
+from controlplane import places, problems
+from controlplane.auth.guards import accept, identity_of, needs
+from controlplane.auth.policy import Right, rights
 from controlplane.auth.service import Tokens
-from controlplane.errors import InvalidInput
+from controlplane.errors import InvalidInput, NotFound
 from controlplane.procedures import Group
 from controlplane.sessions.changes import Changes
 from controlplane.sessions.service import Sessions
@@ -37,6 +37,8 @@ from protocol.sessions import Sessions as Page
 GOING_AWAY: Final = 1001
 POLICY_VIOLATION: Final = 1008
 TOO_SLOW: Final = 1013
+NO_SUCH_WORKSPACE: Final = 4404
+"""Where it turns out after the handshake: for clients that say their token in the first frame."""
 
 _CLOSING_SECONDS = 1.0
 
@@ -97,6 +99,12 @@ def routes(sessions: Sessions, changes: Changes, tokens: Tokens) -> list[Websock
 async def _serve(
     socket: WebSocket[Any, Any, Any], sessions: Sessions, changes: Changes, tokens: Tokens, name: str | None
 ) -> None:
+    if name is not None and Right.MANAGE in rights(identity_of(socket)):
+        try:
+            await sessions.must_know(name)
+        except NotFound as exc:
+            await problems.refuse(socket.scope, socket.receive, socket.send, exc)  # type: ignore[arg-type]
+            return
     if not await accept(socket, tokens, Right.MANAGE):
         return
     epoch, after = socket.query_params.get("epoch"), places.number(socket.query_params.get("after"))
@@ -138,6 +146,8 @@ async def _follow(socket: WebSocket[Any, Any, Any], watcher: Watcher) -> tuple[i
         try:
             async for frame in watcher.frames():
                 await socket.send_text(frame)
+        except NotFound:
+            end((NO_SUCH_WORKSPACE, "there is no such workspace"))
         except (WebSocketDisconnect, OSError):  # The client went while we sent.
             end(None)
     return why

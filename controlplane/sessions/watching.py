@@ -95,7 +95,10 @@ class Watcher:
         self._news.set()
 
     async def frames(self) -> AsyncIterator[str]:
-        """Frames as JSON, without end; it just stops giving any after ``ended``."""
+        """Frames as JSON, without end; it just stops giving any after ``ended``. NotFound where there is no such
+        workspace."""
+        if self._workspace is not None:
+            await self._sessions.must_know(self._workspace)
         if not self._resumes:
             # What changes while it is read is told after it.
             self._seq = seq = self._changes.seq

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from controlplane.errors import WorkerError
 from controlplane.sessions import watching
@@ -141,6 +141,20 @@ async def test_of_one_workspace(live: Live) -> None:
         live.worker.write("one", message(0, "not here"))
         other.write("two", message(0, "here"))
         assert (await next_of(ws, SessionChanged)).session.workspace == "beta"
+
+
+async def test_a_workspace_that_there_is_none_of(live: Live) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with live.connect("/sessions/nobody?epoch=x&after=1"):
+            pass
+    assert refused.value.response.status_code == 404
+    assert b"There is no workspace 'nobody'" in (refused.value.response.body or b"")
+    async with connect(f"ws://127.0.0.1:{live.port}/sessions/nobody", proxy=None) as ws:
+        await ws.send(json.dumps({"type": "auth", "token": TOKEN}))
+        assert await closed(ws) == 4404
+    async with connect(f"ws://127.0.0.1:{live.port}/sessions/nobody", proxy=None) as ws:
+        await ws.send(json.dumps({"type": "auth", "token": "guessed"}))
+        assert await closed(ws) == 4001
 
 
 @pytest.mark.parametrize("frame", ["{", '{"type":"subscribe"}', '{"type":"other"}', b"\xff"])
