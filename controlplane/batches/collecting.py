@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from controlplane.batches.state import Item, Kept
 from controlplane.errors import NotFound, OutOfSpace, PerryError, WorkerError
-from controlplane.ports import Engine
+from controlplane.ports import ExecOutput
 from controlplane.workspaces.checkout import USER
 from controlplane.workspaces.spec import HOME
 from protocol.tasks import Commit, ReadTaskLogs, TaskLogs, TaskResult
@@ -52,10 +52,18 @@ class Workspaces(Protocol):
     async def container(self, name: str) -> str: ...
 
 
+class Runs(Protocol):
+    """What is asked of Docker here; see :class:`controlplane.ports.Engine`."""
+
+    async def exec(
+        self, container: str, command: Sequence[str], *, user: str = "root", limit: int = 1 << 20
+    ) -> ExecOutput: ...
+
+
 class Collector:
     """``folder`` is the config folder's ``batches``."""
 
-    def __init__(self, folder: Path, results: Results, workspaces: Workspaces, engine: Engine) -> None:
+    def __init__(self, folder: Path, results: Results, workspaces: Workspaces, engine: Runs) -> None:
         self._folder = folder
         self._results = results
         self._workspaces = workspaces
@@ -111,11 +119,12 @@ class Collector:
             return
         container = await self._workspaces.container(item.workspace)
         git = [*_GIT, "-C", f"{HOME}/{item.workspace}"]
-        oldest, newest = ids[-1], ids[0]
-        known = await self._engine.exec(container, [*git, "rev-parse", "-q", "--verify", f"{oldest}^"], user=USER)
-        span = [f"{oldest}^..{newest}"] if known.exit_code == 0 else ["--root", newest]
+        # Exactly these, as they are told: the newest first. Written are the oldest first.
         made = await self._engine.exec(
-            container, [*git, "format-patch", "--stdout", *span], user=USER, limit=PATCH_LIMIT
+            container,
+            [*git, "format-patch", "--stdout", "--no-walk=unsorted", *ids],
+            user=USER,
+            limit=PATCH_LIMIT,
         )
         if made.exit_code != 0 or made.truncated:
             # The commits are in the workspace, which stays as long as they are nowhere else.

@@ -272,7 +272,7 @@ async def test_what_an_item_left_is_kept_when_its_workspace_is_gone(plane: Plane
     assert (found.log, found.patch) == (b"log of it", b"From 0123\n\xff")
     assert found.result is not None and found.result.last_message == "Done with one.\nReally."
     assert found.entry.commits == 2
-    assert [*plane.world.ran[-1]][-3:] == ["format-patch", "--stdout", f"{'f' * 40}^..{COMMIT}"]
+    assert [*plane.world.ran[-1]][-4:] == ["--stdout", "--no-walk=unsorted", COMMIT, "f" * 40]
     with pytest.raises(NotFound, match="no item 2"):
         await plane.service.result(ReadBatchItem(id=done.summary.id, number=2))
 
