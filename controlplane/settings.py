@@ -120,7 +120,7 @@ class TaskSettings(Section, frozen=True):
     """How many of them in one workspace."""
     fallback: Annotated[float, msgspec.Meta(ge=0)] = 1200
     """After how many seconds, and every so many, Perry looks for itself where nobody told of an end; 0 never does."""
-    stall: Annotated[float, msgspec.Meta(ge=60)] = 600
+    stall: Annotated[float, msgspec.Meta(ge=10)] = 600
     """For how many seconds nothing has to move in a task before it has stalled."""
 
 

@@ -270,6 +270,8 @@ class Core:
             Looker(self.fleet.link, sessions),
             self.wakes,
             self.dispatcher.changed,
+            self.workspaces,
+            problem=self.dispatcher.problem,
             every=timedelta(seconds=settings.tasks.fallback),
             stall=timedelta(seconds=settings.tasks.stall),
         )

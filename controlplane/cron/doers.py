@@ -15,7 +15,7 @@ from controlplane.errors import PerryError
 from controlplane.ports import Waker
 from protocol.tasks import Checked, CheckTask, DispatchTask, Task, WakeWhen
 
-QUIET: Final = frozenset({"working", "told"})
+QUIET: Final = frozenset({"working", "told", "queued"})
 """Conclusions that a job which looks again says nothing of."""
 
 SAME: Final = timedelta(seconds=5)

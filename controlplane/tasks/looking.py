@@ -6,19 +6,31 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import anyio
+import msgspec
 
-from controlplane.errors import NotFound, PerryError, WorkerError
+from controlplane.errors import PerryError, WorkerError
 from controlplane.ports import WorkerLink
 from controlplane.tasks.seen import Checkout, Log, Processes, Seen, Session
-from controlplane.tasks.service import ASK_SECONDS
 from controlplane.tasks.state import Record
-from protocol.sessions import ListMessages, ListSessions, MessageRole, Messages, SessionInfo, SessionRef, Text
+from protocol.sessions import (
+    ListMessages,
+    ListSessions,
+    MessageRole,
+    Messages,
+    SessionInfo,
+    SessionRef,
+    SessionStatus,
+    Text,
+)
 from protocol.sessions import Sessions as SessionsPage
 from protocol.tasks import TaskState
 from protocol.worker import LookAtTask, TaskLook
 
 LATEST = 20
 """Messages among which the agent's last word is looked for."""
+
+LOOK_SECONDS = 10.0
+"""How long a worker may take to look. One that does not answer must not keep others from being looked at."""
 
 
 class Sessions(Protocol):
@@ -47,21 +59,26 @@ class Looker:
         told = record.wake_id if record.state is TaskState.WAITING else None
         return _seen(look, unreachable, session, record.workspace, record.wishes.agent, record.id, record.started, told)
 
-    async def at_workspace(self, workspace: str) -> Seen:
-        """At the session in it that was active last. NotFound where none is known."""
+    def at_queued(self, record: Record, problem: str | None) -> Seen:
+        """At a task that has not begun, and why."""
+        seen = _seen(None, None, None, record.workspace, record.wishes.agent, record.id, None, None)
+        return msgspec.structs.replace(seen, held_up=problem)
+
+    async def latest_session(self, workspace: str) -> SessionInfo | None:
+        """The one in it that was active last."""
         page = await self._sessions.list_(ListSessions(workspace=workspace, limit=1))
-        found = next(iter(page.items), None)
-        if found is None:
-            raise NotFound(
-                f"No session of a coding agent is known of {workspace!r}; `perry sessions list` shows those that are."
-            )
+        return next(iter(page.items), None)
+
+    async def at_session(self, session: SessionInfo) -> Seen:
+        """At what nobody dispatched."""
+        workspace, agent = session.workspace, session.agent
         look, unreachable = await self._ask(workspace, None)
-        session = await self._session(workspace, found.agent, found.session_id)
-        return _seen(look, unreachable, session, workspace, found.agent, None, None, None)
+        known = await self._session(workspace, agent, session.session_id)
+        return _seen(look, unreachable, known, workspace, agent, None, None, None)
 
     async def _ask(self, workspace: str, id_: str | None) -> tuple[TaskLook | None, str | None]:
         try:
-            with anyio.fail_after(ASK_SECONDS):
+            with anyio.fail_after(LOOK_SECONDS):
                 found = await self._link(workspace).ask(LookAtTask(id=id_))
         except WorkerError as exc:
             return None, exc.message
@@ -75,17 +92,21 @@ class Looker:
             wanted = ListMessages(workspace=workspace, agent=agent, session_id=session_id, limit=LATEST)
             page = await self._sessions.messages(wanted)
             said = [
-                block.text
+                (block.text, message.at)
                 for message in page.items
                 if message.role is MessageRole.ASSISTANT
                 for block in message.blocks
                 if isinstance(block, Text) and block.text.strip()
             ]
+            last, at = said[-1] if said else (None, None)
             return Session(
                 status=info.status,
                 messages=info.message_count,
                 last_activity=info.last_activity,
-                said=said[-1] if said else None,
+                said=last,
+                said_at=at,
+                # Agents write what their provider answered into the session, as the last that was said.
+                error=last if info.status is SessionStatus.ERROR else None,
             )
         return None
 

@@ -1,7 +1,8 @@
 """What a look at work that nobody told of concludes. Pure: what was seen comes in, a verdict goes out.
 
-    the workspace cannot be reached                                   → unreachable
     a wake told of it already                                         → told (nothing more is said)
+    its turn has come, and it cannot be begun                         → unreachable
+    the workspace cannot be reached                                   → unreachable
     it waits for a person's answer or permission                      → waiting
     it ended with an exit code, a signal or an error                  → failed
     it ended well, or is done and has been quiet for a minute         → finished silently
@@ -10,7 +11,8 @@
     else                                                              → working
 
 Something moves when the log grows, the session changes, files or commits change, or its processes use more than a
-trickle of CPU. A part that cannot be seen says nothing either way; at a first look, CPU counts as used.
+trickle of CPU. A part that cannot be seen says nothing either way; at a first look, CPU counts as used. Of what was
+begun by hand the session is seen, and no CPU: it stands still once the session rests, and that says for how long.
 
 Texts that come from a workspace are somebody's own words: they are bounded, on one line, quoted, and decide nothing.
 """
@@ -22,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from controlplane.tasks.paragraph import facts, listed, quoted, sentence, span, subject
 from controlplane.tasks.seen import Checkout, Ended, Seen, Session
 from controlplane.tasks.words import clean
 from protocol.sessions import SessionStatus
@@ -35,11 +38,6 @@ SETTLED: Final = timedelta(minutes=1)
 TRICKLE: Final = 0.05
 """Share of a core that an agent's runtime may use while it does nothing. Measured with a provider that never answers:
 OpenCode 1.5 to 1.7 %, Claude Code 0.3 %, Codex 0.1 %."""
-
-QUOTED: Final = 300
-"""Characters of what came from a workspace that are quoted."""
-
-_HEX: Final = frozenset("0123456789abcdef")
 
 
 class Conclusion(StrEnum):
@@ -90,7 +88,7 @@ def conclude(seen: Seen, before: Marks | None, *, stall: timedelta = STALL) -> V
     return Verdict(
         conclusion=conclusion,
         wakes=conclusion not in (Conclusion.WORKING, Conclusion.TOLD),
-        text=" ".join([because, *_facts(seen, conclusion)]),
+        text=" ".join([because, *([] if conclusion is Conclusion.TOLD else facts(seen))]),
         commands=_commands(seen, conclusion),
         quiet=quiet,
         marks=marks,
@@ -105,7 +103,7 @@ def moved(seen: Seen, before: Marks | None) -> Marks:
     times = [time for time in (seen.started, active) if time is not None and time <= seen.at]
     if before is None:
         # Without an earlier look nobody can say that it stands still, unless all of it is stopped.
-        if not times or processes is None or processes.stopped < processes.count:
+        if not times or not _stands(seen):
             times.append(seen.at)
     else:
         times.append(min(before.moved, seen.at))
@@ -121,6 +119,13 @@ def moved(seen: Seen, before: Marks | None) -> Marks:
         log_size=kept.log_size if log is None else log.size,
         checkout=seen.checkout or kept.checkout,
     )
+
+
+def _stands(seen: Seen) -> bool:
+    if seen.processes is not None:
+        return seen.processes.stopped >= seen.processes.count
+    rests = seen.session is not None and seen.session.status not in (SessionStatus.BUSY, SessionStatus.UNKNOWN)
+    return seen.task is None and rests
 
 
 def _differs(seen: Seen, before: Marks) -> bool:
@@ -142,6 +147,8 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
     who, session = subject(seen), seen.session
     if seen.told is not None:
         return Conclusion.TOLD, f"{who} was told of already, by wake {seen.told}."
+    if seen.held_up is not None:
+        return Conclusion.UNREACHABLE, f"{who} has not begun: {sentence(clean(seen.held_up))}"
     if seen.unreachable is not None:
         return Conclusion.UNREACHABLE, f"{who} cannot be looked at: {sentence(clean(seen.unreachable))}"
     ended = seen.ended
@@ -158,13 +165,19 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
         # Agents try again by themselves, and are seen to move then.
         return Conclusion.FAILED, f"{who} failed: {_provider(session)} Nothing has moved for {span(quiet)} since."
     if session is not None and session.status is SessionStatus.IDLE and session.said and quiet >= SETTLED:
-        return (
-            Conclusion.FINISHED_SILENTLY,
-            f"{who} is done and told nobody: it has been idle for {span(quiet)}, and its process still runs.",
-        )
+        still = "" if seen.processes is None else ", and its process still runs"
+        idle = f"it has been idle for {span(quiet)}{still}."
+        return Conclusion.FINISHED_SILENTLY, f"{who} is done and told nobody: {idle}"
     if quiet >= stall:
         return Conclusion.STALLED, f"{who} has stalled: {_standstill(seen, quiet)}"
-    return Conclusion.WORKING, f"{who} works; something moved {span(quiet)} ago."
+    return Conclusion.WORKING, f"{who} works; {_moved_last(seen, quiet)} ago."
+
+
+def _moved_last(seen: Seen, quiet: timedelta) -> str:
+    active = None if seen.session is None else seen.session.last_activity
+    if seen.task is not None or active is None or active > seen.at:
+        return f"something moved {span(quiet)}"
+    return f"its session was active {span(seen.at - active)}"
 
 
 def _of_an_end(seen: Seen, ended: Ended) -> tuple[Conclusion, str]:
@@ -199,7 +212,7 @@ def _standstill(seen: Seen, quiet: timedelta) -> str:
         )
         if part is not None
     ]
-    text = f"for {span(quiet)} {_listed(still)}." if still else f"nothing was to be seen of it for {span(quiet)}."
+    text = f"for {span(quiet)} {listed(still)}." if still else f"nothing was to be seen of it for {span(quiet)}."
     processes = seen.processes
     if processes is not None and processes.stopped == processes.count:
         text += " All of its processes are stopped (as by kill -STOP), and will not go on by themselves."
@@ -212,31 +225,6 @@ def _provider(session: Session) -> str:
     return f"its provider answered {quoted(session.error)}." if session.error else "its session ended in an error."
 
 
-# --- in words
-
-
-def _facts(seen: Seen, conclusion: Conclusion) -> list[str]:
-    if conclusion is Conclusion.TOLD:
-        return []
-    said, checkout, log = seen.session and seen.session.said, seen.checkout, seen.log
-    facts = [f"It said last: {quoted(said)}."] if said else []
-    if checkout is not None:
-        last = checkout.last
-        made = (
-            f"{_count(checkout.commits, 'commit')} since it began" if checkout.commits else "No commit since it began"
-        )
-        where = (
-            f"; the last is {''.join(filter(_HEX.__contains__, last.id))[:12]} {quoted(last.subject)}"
-            if last is not None
-            else ""
-        )
-        loose = f", and {_count(checkout.changed, 'file')} not committed" if checkout.changed else ""
-        facts.append(f"{made}{where}{loose}.")
-    if log is not None and log.tail.strip() and not said:
-        facts.append(f"Its log ends with {quoted(log.tail, from_end=True)}.")
-    return facts
-
-
 def _commands(seen: Seen, conclusion: Conclusion) -> tuple[str, ...]:
     workspace, task = shlex.quote(seen.workspace), seen.task
     if conclusion is Conclusion.TOLD:
@@ -247,42 +235,6 @@ def _commands(seen: Seen, conclusion: Conclusion) -> tuple[str, ...]:
     commands.append(f"perry exec {workspace} -- git status")
     if conclusion in (Conclusion.STALLED, Conclusion.WAITING, Conclusion.WORKING):
         commands.append(f"perry ssh {workspace}")
-        if task is not None:
-            commands.append(f"perry tasks cancel {task}")
+    if task is not None and conclusion is not Conclusion.FAILED:
+        commands.append(f"perry tasks cancel {task}")
     return tuple(commands)
-
-
-def subject(seen: Seen) -> str:
-    """What is spoken of."""
-    what = f"Task {seen.task}" if seen.task is not None else "The work"
-    return f"{what} ({seen.agent} in {seen.workspace})"
-
-
-def quoted(text: str | None, *, from_end: bool = False) -> str:
-    """What came from a workspace, as a paragraph quotes it."""
-    # No more than can be shown, before anything else is done with it.
-    line = clean((text or "")[-4 * QUOTED :] if from_end else (text or "")[: 4 * QUOTED]).replace("”", '"')
-    if len(line) > QUOTED:
-        line = "…" + line[1 - QUOTED :] if from_end else line[: QUOTED - 1] + "…"
-    return f"“{line}”"
-
-
-def sentence(text: str) -> str:
-    """With a full stop."""
-    return text if text.endswith((".", "?", "!")) else f"{text}."
-
-
-def span(time: timedelta) -> str:
-    """``40 s``, ``14 min``, ``3 h``."""
-    seconds = int(time.total_seconds())
-    if seconds < 90:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 5400 else f"{seconds // 3600} h"
-
-
-def _count(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
-
-
-def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -20,7 +20,7 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent's session. ``said`` is the agent's last message, ``asked`` what it wants of a person.
+    """The agent's session. ``said`` is the agent's last message, at ``said_at``; ``asked`` what it wants of a person.
 
     ``error`` is what its provider answered last, where that was an error.
     """
@@ -29,6 +29,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     messages: int
     last_activity: datetime | None = None
     said: str | None = None
+    said_at: datetime | None = None
     asked: str | None = None
     error: str | None = None
 
@@ -59,7 +60,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """One look. Each part is None where it could not be seen (or there is none).
 
-    ``task`` is None for work that was begun by hand. ``unreachable`` says why the workspace could not be looked into.
+    ``task`` is None for work that was begun by hand. ``held_up`` says why a task has not begun although its turn has
+    come, ``unreachable`` why the workspace could not be looked into.
     ``told`` is the wake that was delivered about it.
     """
 
@@ -68,6 +70,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
     task: str | None = None
     started: datetime | None = None
+    held_up: str | None = None
     unreachable: str | None = None
     told: str | None = None
     ended: Ended | None = None

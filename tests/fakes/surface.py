@@ -144,6 +144,8 @@ class Surface:
                 Looker(_no_worker, sessions),
                 wakes,
                 dispatcher.changed,
+                self.workspaces,
+                problem=dispatcher.problem,
                 every=timedelta(minutes=20),
                 stall=timedelta(minutes=10),
             ),

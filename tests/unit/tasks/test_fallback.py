@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import pytest
 
 from controlplane.errors import InvalidInput, NotFound, PerryError
@@ -20,7 +21,7 @@ from protocol.sessions import (
     Text,
 )
 from protocol.sessions import Sessions as SessionsPage
-from protocol.tasks import CheckTask, Commit, Task, TaskState
+from protocol.tasks import CheckTask, Commit, Task, TaskState, WakeWhen
 from protocol.worker import LookAtTask, Request, Result, TaskLook
 from tests.unit.tasks.conftest import FakeLink, Scene
 
@@ -75,6 +76,8 @@ class Watch:
             Looker(scene.workers.link, self.sessions),
             scene.waker,
             scene.dispatcher.changed,
+            scene.workspaces,
+            problem=scene.dispatcher.problem,
             every=timedelta(minutes=20),
             stall=timedelta(minutes=10),
             now=lambda: self.now,
@@ -163,8 +166,6 @@ async def test_what_works_wakes_nobody(watch: Watch) -> None:
 
 @pytest.mark.parametrize("wishes", [{"wake": "none"}, {"fallback": 0.0}])
 async def test_no_fallback_where_none_is_wished(watch: Watch, wishes: dict[str, object]) -> None:
-    from protocol.tasks import WakeWhen
-
     given = {"wake": WakeWhen.NONE} if "wake" in wishes else wishes
     await watch.begin(**given)
     watch.worker.gone = True
@@ -190,22 +191,119 @@ async def test_missed_fallbacks_are_one(watch: Watch) -> None:
     assert list(watch.scene.waker.wakes) == [f"{task.id}-fallback-25"]
 
 
-async def test_a_look_at_a_workspace(watch: Watch) -> None:
-    await watch.begin()
-    with pytest.raises(NotFound, match="perry sessions list"):
-        await watch.fallback.check(CheckTask(workspace="alpha"))
-    watch.sessions.info = SessionInfo(
+def known(watch: Watch, status: SessionStatus, minutes_ago: float) -> SessionInfo:
+    return SessionInfo(
         workspace="alpha",
         agent="claude",
         session_id="s1",
         title="t",
-        status=SessionStatus.WAITING,
+        status=status,
         message_count=3,
-        last_activity=watch.began,
+        last_activity=watch.now - timedelta(minutes=minutes_ago),
         live=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "minutes", "conclusion", "words"),
+    [
+        (SessionStatus.WAITING, 0, "waiting", "The work (claude in alpha) waits for a person"),
+        (SessionStatus.IDLE, 180, "finished silently", "it has been idle for 3 h. It said last: “I am at it.”."),
+        (SessionStatus.IDLE, 0.5, "working", "its session was active 30 s ago"),
+        # A command may take long, and nobody sees here what it uses.
+        (SessionStatus.BUSY, 180, "working", "its session was active 3 h ago"),
+        (SessionStatus.ERROR, 5, "failed", "its provider answered “I am at it.”"),
+    ],
+)
+async def test_a_look_at_what_nobody_dispatched(
+    watch: Watch, status: SessionStatus, minutes: float, conclusion: str, words: str
+) -> None:
+    watch.worker = watch.scene.running("alpha")
+    watch.look = TaskLook(last=Commit(id="abcdef1", subject="Fix it"), commits=0, changed=2)
+    watch.sessions.info = known(watch, status, minutes)
     checked = await watch.fallback.check(CheckTask(workspace="alpha"))
-    assert checked.conclusion == "waiting" and "claude in alpha" in checked.text
+    assert (checked.conclusion, checked.task) == (conclusion, None)
+    assert words in checked.text
+    assert "The last commit is abcdef1 “Fix it”, and 2 files not committed." in checked.text
+    watch.scene.workers.detach("alpha")
+    assert (await watch.fallback.check(CheckTask(workspace="alpha"))).conclusion == "unreachable"
+
+
+async def test_a_look_at_a_workspace_is_one_at_its_tasks(watch: Watch) -> None:
+    first = await watch.begin()
+    async with watch.scene.at_work():
+        second = await watch.scene.dispatch()
+        await watch.scene.until(second.id, TaskState.RUNNING)
+    checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+    assert checked.conclusion == "working"
+    assert first.id in checked.text and second.id in checked.text
+    watch.look = TaskLook(processes=2, stopped=2, cpu=1.0, log_size=10, commits=0, changed=0)
+    await watch.after(0.5)
+    watch.now += timedelta(minutes=15)
+    checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+    assert checked.conclusion == "stalled" and checked.task is not None
+
+
+async def test_a_look_at_a_workspace_whose_task_has_ended(watch: Watch) -> None:
+    task = await watch.begin()
+    async with watch.scene.at_work():
+        watch.worker.tell(task.id, TaskState.SUCCEEDED)
+        await watch.scene.settled(task.id)
+    watch.now = datetime.now(UTC)
+    watch.sessions.info = known(watch, SessionStatus.IDLE, 0)
+    checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+    assert checked.conclusion == "told" and f"Wake {task.id}-succeeded told of it." in checked.text
+    # Somebody went on in the session by hand.
+    watch.look = TaskLook(commits=0, changed=0)
+    watch.now += timedelta(hours=1)
+    watch.sessions.info = known(watch, SessionStatus.IDLE, 5)
+    assert (await watch.fallback.check(CheckTask(workspace="alpha"))).conclusion == "finished silently"
+
+
+async def test_an_end_that_was_to_wake_nobody_is_told_to_who_asks(watch: Watch) -> None:
+    task = await watch.begin(wake=WakeWhen.NONE)
+    async with watch.scene.at_work():
+        watch.worker.tell(task.id, TaskState.FAILED, reason="It broke.", exit_code=1)
+        await watch.scene.settled(task.id)
+    watch.now = datetime.now(UTC) + timedelta(minutes=7)
+    checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+    assert (checked.conclusion, round(checked.quiet / 60)) == ("failed", 7)
+    assert "It broke." in checked.text
+
+
+async def test_a_look_where_there_is_nothing(watch: Watch) -> None:
+    with pytest.raises(NotFound, match="no workspace 'alpha'"):
+        await watch.fallback.check(CheckTask(workspace="alpha"))
+    watch.scene.running("alpha")
+    with pytest.raises(NotFound, match="no session, and no task; `perry dispatch alpha"):
+        await watch.fallback.check(CheckTask(workspace="alpha"))
+
+
+async def test_a_task_that_cannot_begin_is_told_of(watch: Watch) -> None:
+    """Its worker is there, and never says that it began."""
+    link = watch.scene.running("alpha")
+    link.gone = True
+    async with watch.scene.at_work():
+        task = await watch.scene.dispatch()
+        with anyio.fail_after(20):
+            while watch.scene.dispatcher.problem(task.id) is None:  # noqa: ASYNC110 — it tells nobody
+                await anyio.sleep(0.01)
+    await watch.after(10)
+    assert watch.scene.waker.wakes == {}
+    await watch.after(20.1)
+    await watch.after(41)
+    ((id_, text),) = watch.scene.waker.wakes.items()
+    assert id_ == f"{task.id}-fallback-1"
+    assert "has not begun: The worker of 'alpha' did not say that it began." in text and "perry doctor" in text
+    assert (await watch.fallback.check(CheckTask(id=task.id))).conclusion == "unreachable"
+
+
+async def test_a_task_whose_turn_has_not_come_wakes_nobody(watch: Watch) -> None:
+    watch.scene.running("alpha")
+    task = await watch.scene.dispatch()
+    await watch.after(100)
+    assert watch.scene.waker.wakes == {}
+    assert "waits for its turn" in (await watch.fallback.check(CheckTask(id=task.id))).text
 
 
 async def test_what_cannot_be_checked(watch: Watch) -> None:

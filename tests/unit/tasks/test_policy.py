@@ -118,6 +118,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Conclusion, str]] = [
      {"moved": BEGAN + 17 * MINUTE, "messages": 1}, Conclusion.WORKING, ""),
     ("not there", {"unreachable": "the workspace is stopped", "processes": None, "session": None}, {},
      Conclusion.UNREACHABLE, "cannot be looked at: the workspace is stopped."),
+    ("held up", {"held_up": "The worker does not answer.", "started": None}, {}, Conclusion.UNREACHABLE,
+     "has not begun: The worker does not answer."),
     ("told", {"told": "w-17", "ended": Ended(exit_code=0)}, {}, Conclusion.TOLD, "told of already, by wake w-17"),
     ("told, and not there", {"told": "w-17", "unreachable": "x"}, {}, Conclusion.TOLD, ""),
 ]  # fmt: skip
@@ -194,9 +196,18 @@ def test_a_paragraph_as_a_person_reads_it() -> None:
     )
 
 
+def test_when_something_was_said() -> None:
+    for at, words in ((8, "It said last, 12 min ago: “"), (25, "It said last: “")):
+        said = msgspec.structs.replace(BUSY, said_at=BEGAN + at * MINUTE)
+        assert words in conclude(seen(20, session=said), None).text
+
+
 def test_work_that_nobody_dispatched() -> None:
     verdict = conclude(seen(20, task=None, ended=Ended(exit_code=0)), None)
-    assert verdict.text.startswith("The work (opencode in alpha) finished and told nobody.")
+    assert verdict.text == (
+        "The work (opencode in alpha) finished and told nobody. It said last: “Now I run the tests.”. The last commit "
+        "is 1a2b3c4d5e6f “Mend the door”, and 2 files not committed."
+    )
     assert verdict.commands == ("perry exec alpha -- git status",)
 
 
