@@ -11,7 +11,7 @@ GIT: Final = ("git", "-c", "core.fsmonitor=false", "-c", "core.pager=cat")
 SECONDS: Final = 15
 COMMITS: Final = 200
 STAT_LIMIT: Final = 20_000
-FETCHES: Final = 500
+CHANGES: Final = 500
 NEARBY: Final = ("/", ".", "~", "file:")
 """How a place on this machine begins."""
 
@@ -34,7 +34,7 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         return TaskOutcome(last_message=last_message)
     try:
         now = head(folder)
-        others = _fetched(folder) if now else []
+        others = _others(folder) if now else []
         start = _start(folder, base, others)
         commits: tuple[Commit, ...] = ()
         if now is not None and now != start:
@@ -59,16 +59,22 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         return TaskOutcome(last_message=last_message, unknown=f"git could not say what was left: {exc}")
 
 
-def _fetched(folder: str) -> list[str]:
-    """Commits that came from another repository, under the name of a branch: others' work, which is elsewhere too.
+def _others(folder: str) -> list[str]:
+    """Commits of others that a branch was put on since the clone: work that no task did, and that is elsewhere too.
 
-    ``gh pr checkout`` brings pull requests of forks so, without a remote for them. The names' own log tells, as
-    https://git-scm.com/docs/git-reflog has it; what was fetched from a folder is not counted.
+    ``gh pr checkout`` makes a branch of a remote's, or fetches what a fork has, without a remote for it. The branches'
+    own log tells, as https://git-scm.com/docs/git-reflog has it; what was fetched from a folder is not counted.
     """
-    log = _git(folder, "log", "-g", f"--max-count={FETCHES}", "--format=%H %gs", "--branches", "--remotes")
+    remotes = tuple(f"{name}/" for name in ("refs/remotes", *_git(folder, "remote").split()))
+    log = _git(folder, "log", "-g", f"--max-count={CHANGES}", "--format=%H %gs", "--branches")
     found: dict[str, None] = {}
     for id_, _, words in (line.partition(" ") for line in log.splitlines()):
-        if words.startswith("fetch") and not any(word.startswith(NEARBY) for word in words.split()):
+        made_of = words.removeprefix("branch: Created from ")
+        if words.startswith("fetch"):
+            counts = not any(word.startswith(NEARBY) for word in words.split())
+        else:
+            counts = made_of.startswith(remotes) or (words.startswith("pull") and words.endswith(": Fast-forward"))
+        if counts:
             found[id_] = None
     return list(found)
 
@@ -78,7 +84,7 @@ def _start(folder: str, base: str | None, others: list[str]) -> str | None:
     known = {base, *others}
     if not others:
         return base
-    log = _git(folder, "rev-list", f"--max-count={FETCHES}", "HEAD")
+    log = _git(folder, "rev-list", f"--max-count={CHANGES}", "HEAD")
     return next((id_ for id_ in log.split() if id_ in known), base)
 
 

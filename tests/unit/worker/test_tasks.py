@@ -314,6 +314,29 @@ async def test_what_others_did_is_not_what_it_left(place: Place) -> None:
     assert left.unpushed == 1
 
 
+async def test_a_pull_request_of_the_same_repository_is_others_work_too(place: Place) -> None:
+    """As ``gh pr checkout`` does it there; then with a commit on top, pushed."""
+    origin = place.project.parent / "origin"
+    git(place, "init", "-q", "-b", "main")
+    git(place, "commit", "-q", "--allow-empty", "-m", "before")
+    git(place, "clone", "-q", "--bare", ".", str(origin))
+    git(place, "commit", "-q", "--allow-empty", "-m", "Theirs")
+    git(place, "push", "-q", str(origin), "main:theirs")
+    git(place, "reset", "-q", "--hard", "HEAD~")
+    git(place, "remote", "add", "origin", str(origin))
+    git(place, "fetch", "-q", "origin")
+    async with place.at_work() as tasks:
+        await place.run("git checkout -q -b theirs --track origin/theirs")
+        left = await tasks.outcome(ReadOutcome(id=id_of(1)))
+        assert (left.commits, left.unpushed, left.diff_stat, left.unknown) == ((), 0, None, None)
+        await place.run("git checkout -q main", number=2)
+        commit = "git -c user.name=a -c user.email=a@b commit -qm Mine"
+        await place.run(f"git checkout -q theirs && echo a >a && git add a && {commit} && git push -q", number=3)
+        left = await tasks.outcome(ReadOutcome(id=id_of(3)))
+    assert [commit.subject for commit in left.commits] == ["Mine"]
+    assert left.unpushed == 0 and left.diff_stat is not None and "1 file changed" in left.diff_stat
+
+
 async def test_what_comes_from_a_folder_is_nowhere_else(place: Place) -> None:
     git(place, "init", "-q", "-b", "main")
     git(place, "commit", "-q", "--allow-empty", "-m", "before")
