@@ -22,14 +22,14 @@ from protocol.worker import SessionFacts
 from worker.agents.codex_format import TITLE_LIMIT, CodexFormat, Record
 from worker.agents.transcripts import Transcripts, Turn
 from worker.opening import open_below
+from worker.sessions import transcript
 from worker.sessions.agent import Found, Known, Looked, NotPossible, Place
 from worker.sessions.lines import Unreadable, plain
 from worker.sessions.liveness import Processes
 from worker.sessions.transcript import State
+from worker.sessions.unpacking import Unpacked
 
-FILE: Final = re.compile(r"rollout-.+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl")
-
-COMPRESSED: Final = "some of its sessions are compressed (.jsonl.zst), and are not read."
+FILE: Final = re.compile(r"rollout-.+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl(?:\.zst)?")
 
 NAMES_LIMIT: Final = 8 << 20
 
@@ -49,7 +49,7 @@ class Codex(Transcripts):
         self._folders = (folder / "sessions", folder / "archived_sessions")
         self._names_file = str(folder / "session_index.jsonl")
         self._names: dict[str, str] = {}
-        self._compressed: set[str] = set()
+        self._unpacked = Unpacked()
 
     def places(self) -> Sequence[Place]:
         return [Place(self.root), Place(self._folders[0], 3), Place(self._folders[1], 3)]
@@ -68,25 +68,24 @@ class Codex(Transcripts):
 
     def look(self, paths: Collection[str] | None, known: Known) -> Looked:
         if paths is None:
-            self._compressed.clear()
             self._names = self._read_names()
         elif self._names_file in paths:
             before, self._names = self._names, self._read_names()
             renamed = {id for id in before.keys() | self._names.keys() if before.get(id) != self._names.get(id)}
             paths = {*paths, *(key for id in renamed if (key := known.key_of(id)))} - {self._names_file}
-        looked = super().look(paths, known)
-        if self._compressed and looked.problem is None:
-            looked.problem = f"In {str(self.root)!r} {COMPRESSED}"
-        return looked
+        return super().look(paths, known)
 
-    def glance(self, path: str, looked: Looked) -> None:
-        if path.endswith(".zst"):
-            if os.path.exists(path):
-                self._compressed.add(path)
-            else:
-                self._compressed.discard(path)
-            return
-        super().glance(path, looked)
+    def page_of(self, fd: int, found: Found, cursor: str | None, limit: int) -> transcript.Reading:
+        if not found.key.endswith(".zst"):
+            return super().page_of(fd, found, cursor, limit)
+        unpacked = self._unpacked.open(fd, found.key)
+        try:
+            reading = transcript.read(unpacked, self.form, cursor, limit, ino=os.fstat(fd).st_ino)
+        finally:
+            os.close(unpacked)
+        if not reading.more:
+            self._unpacked.forget()
+        return reading
 
     def mark(self, session_id: str, now: os.stat_result) -> str:
         name = self._names.get(session_id)

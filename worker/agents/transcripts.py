@@ -144,7 +144,7 @@ class Transcripts(ABC):
         fd = open_below(self.root, found.key)
         try:
             mark = self.mark(found.session_id, os.fstat(fd))
-            reading = transcript.read(fd, self.form, cursor, limit)
+            reading = self.page_of(fd, found, cursor, limit)
         finally:
             os.close(fd)
         return Page(
@@ -156,6 +156,10 @@ class Transcripts(ABC):
             reset=reading.reset,
             skipped=reading.skipped,
         )
+
+    def page_of(self, fd: int, found: Found, cursor: str | None, limit: int) -> transcript.Reading:
+        """A page of the opened file of a session."""
+        return transcript.read(fd, self.form, cursor, limit)
 
     def facts(self, found: Found, state: transcript.State) -> SessionFacts:
         """What is known of a session."""

@@ -266,12 +266,14 @@ class Reading(msgspec.Struct):
     skipped: int
 
 
-def read(fd: int, form: Format, cursor: str | None, limit: int) -> Reading:
-    """A page of an opened file: messages of about ``limit`` bytes, from ``cursor`` on."""
+def read(fd: int, form: Format, cursor: str | None, limit: int, *, ino: int | None = None) -> Reading:
+    """A page of an opened file: messages of about ``limit`` bytes, from ``cursor`` on. ``ino`` is what the file is
+    known by; its own inode, where it is not said."""
     where = _decode(cursor)
-    reset = cursor is not None and (where is None or not _still_there(fd, where))
+    ino = os.fstat(fd).st_ino if ino is None else ino
+    reset = cursor is not None and (where is None or not _still_there(fd, where, ino))
     if where is None or reset:
-        where = Cursor(ino=os.fstat(fd).st_ino, head=(0, ""), tail="", start=0, seen=0, state=State())
+        where = Cursor(ino=ino, head=(0, ""), tail="", start=0, seen=0, state=State())
     return _read(fd, form, where, limit, reset=reset)
 
 
@@ -344,11 +346,11 @@ def _decode(cursor: str | None) -> Cursor | None:
     return where if 0 <= where.start <= where.seen else None
 
 
-def _still_there(fd: int, where: Cursor) -> bool:
+def _still_there(fd: int, where: Cursor, ino: int) -> bool:
     """Whether a file is the one that a cursor speaks of, and has only grown since."""
     now = os.fstat(fd)
     return (
-        now.st_ino == where.ino
+        ino == where.ino
         and now.st_size >= where.seen
         and 0 <= where.head[0] <= HEAD
         and _hash(fd, 0, where.head[0]) == where.head[1]

@@ -1,14 +1,22 @@
 """Codex' sessions: a recorded one, older shapes, and what goes wrong with them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protocol.sessions import SessionStatus, Text, Tokens, ToolResult
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from protocol.sessions import Message, SessionStatus, Text, Tokens, ToolResult
+from protocol.worker import PAGE_LIMIT
 from tests.unit.worker.agents import CODEX_ID, Reader, SaidProcesses, codex_session, look, put, read_all, shape
 from worker.agents.codex import Codex
+from worker.sessions import unpacking
 from worker.sessions.agent import NotPossible
 from worker.sessions.index import Index
 
@@ -107,14 +115,51 @@ def test_status_is_busy_only_as_long_as_somebody_writes(codex: Codex, tmp_path: 
         assert look(codex)[CODEX_ID].status == status
 
 
-def test_archived_ones_are_sessions_too_and_compressed_ones_are_said(codex: Codex, tmp_path: Path) -> None:
+def test_archived_ones_are_sessions_too(codex: Codex, tmp_path: Path) -> None:
     codex_session(tmp_path, where="archived_sessions")
     put(tmp_path / "elsewhere" / f"rollout-x-{CODEX_ID}.jsonl", "{}")
     assert list(look(codex)) == [CODEX_ID]
-    put(tmp_path / "sessions/2026/11/21" / f"rollout-x-{CODEX_ID}.jsonl.zst", b"\x28\xb5\x2f\xfd")
-    looked = codex.look(None, Index())
-    assert len(looked.found) == 1
-    assert looked.problem is not None and ".jsonl.zst" in looked.problem
+
+
+def test_compressed_ones_are_read_as_if_they_were_not(codex: Codex, tmp_path: Path) -> None:
+    plain = codex_session(tmp_path)
+    before = read_all(codex, look(codex)[CODEX_ID])
+    packed = put(tmp_path / "archived_sessions" / f"{plain.name}.zst", zstd.compress(plain.read_bytes()))
+    plain.unlink()
+    [found] = codex.look(None, Index()).found
+    assert (found.key, found.session_id, found.status) == (str(packed), CODEX_ID, SessionStatus.IDLE)
+    # A message a page: it is not unpacked for each, and not read from the beginning.
+    cursor: str | None = None
+    messages: dict[int, Message] = {}
+    while True:
+        page = codex.read(found, cursor, 1)
+        assert not page.reset
+        messages |= {message.ordinal: message for message in page.messages}
+        cursor = page.cursor
+        if not page.more:
+            break
+    assert messages == before[0] and page.facts == before[1]
+    codex.delete(found)
+    assert not packed.exists()
+
+
+def test_compressed_ones_that_are_torn_or_bombs_are_refused_in_a_sentence(
+    codex: Codex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = zstd.compress(b"x" * 3_000_000)
+    path = put(tmp_path / "archived_sessions" / f"rollout-x-{CODEX_ID}.jsonl.zst", content[: len(content) // 2])
+    for _ in range(2):
+        with pytest.raises(NotPossible, match="damaged, or not written to its end"):
+            codex.read(look(codex)[CODEX_ID], None, PAGE_LIMIT)
+    path.write_bytes(b"no such format")
+    with pytest.raises(NotPossible, match="damaged"):
+        codex.read(look(codex)[CODEX_ID], None, PAGE_LIMIT)
+    monkeypatch.setattr(unpacking, "UNPACKED_LIMIT", 2 << 20)
+    path.write_bytes(content)
+    with pytest.raises(NotPossible, match="larger than 2 MB"):
+        codex.read(look(codex)[CODEX_ID], None, PAGE_LIMIT)
+    path.write_bytes(zstd.compress(b"{}\n"))
+    assert codex.read(look(codex)[CODEX_ID], None, PAGE_LIMIT).messages == []
 
 
 def test_names_that_people_give_are_titles_and_change_the_mark(codex: Codex, tmp_path: Path) -> None:
