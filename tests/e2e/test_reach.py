@@ -1,11 +1,14 @@
 """What reaches a workspace from a stock tailnet device, what a workspace reaches, and what is refused."""
 
 import json
+import subprocess
 
 import pytest
 
 from protocol.workspaces import Workspace
 from tests.e2e.system import Device, System, docker, eventually
+from tests.fakes.model_server.agents import AGENTS
+from tests.fakes.model_server.inside import ModelInside
 
 pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(400)]
 
@@ -115,7 +118,8 @@ def test_another_user_of_the_tailnet_is_refused(system: System, alpha: Workspace
     assert known[0] == 0
     options = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "ConnectTimeout=5")
     assert device.run("ssh", *options, f"workspace@{address}", "true", check=False)[0] == 255
-    assert device.run("curl", "-sf", "-m", "3", f"http://{address}:3000/", check=False)[0] != 0
+    ports = [f"http://{address}:{port}/" for port in (3000, 4096)]
+    assert device.run("curl", "-Zs", "-m", "3", "-w", "%{http_code} ", *ports, check=False)[1] == "000 000 "
 
 
 def test_keyless_by_the_published_port_is_refused(system: System, alpha: Workspace) -> None:
@@ -167,6 +171,21 @@ def test_the_door_to_opencode_knows_its_owner_and_asks_for_no_password(
         "alpha", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:4096/session"
     )
     assert without == "401"
+
+
+def test_opencode_on_another_device_works_in_the_workspace(system: System, alpha: Workspace, laptop: Device) -> None:
+    """What a person types there is done here; their device has no log-in, no project and no password."""
+    folder = "/home/workspace/attached"
+    model = ModelInside(system.container("alpha"))
+    model.start()
+    settings = AGENTS["opencode"](model.url).files[".config/opencode/opencode.json"]
+    system.inside("alpha", "sh", "-c", 'mkdir -p "$1" && printf %s "$2" >"$1/opencode.json"', "sh", folder, settings)
+    copy = 'docker cp "$1":/opt/opencode/bin/opencode - | docker cp - "$2":/usr/local/bin'
+    subprocess.run(["sh", "-c", copy, "sh", system.container("alpha"), laptop.container], check=True, timeout=90)
+    prompt = "[[run: hostname >made-here]] [[say: It is done there.]]"
+    attached = ["opencode", "run", "--attach", "http://alpha:4096", "--dir", folder, prompt]
+    assert "It is done there." in laptop.run("timeout", "80", *attached)[1]
+    assert system.inside("alpha", "cat", f"{folder}/made-here") == "alpha\n"
 
 
 def test_a_program_that_has_the_doors_port_keeps_it_and_that_is_said(system: System, laptop: Device) -> None:
