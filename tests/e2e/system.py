@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +221,11 @@ class Device:
         self.container = f"{system.instance}-device-{name}"
         self._system = system
 
-    def join(self, key: str, control_url: str, *more: str) -> None:
-        """Start it and join. The key goes in by standard input, as ``perry tailnet join`` has people do it."""
+    def join(self, key: str, control_url: str, *more: str, mounts: Iterable[str] = ()) -> None:
+        """Start it and join. The key goes in by standard input, as ``perry tailnet join`` has people do it.
+
+        ``mounts`` are folders of this machine that it has at the same path, in the words of ``docker run -v``.
+        """
         label = f"perry.instance={self._system.instance}"
         network = f"{self._system.instance}-devices"
         if not docker("network", "ls", "-q", "--filter", f"name=^{network}$"):
@@ -232,7 +235,7 @@ class Device:
         docker(
             "run", "-d", "--name", self.container, "--label", label, "--network", network,
             "--hostname", self.name, "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun",
-            "-e", "TS_DEBUG_USE_DERP_HTTP=1", "perry/device:latest",
+            "-e", "TS_DEBUG_USE_DERP_HTTP=1", *(f"--volume={each}" for each in mounts), "perry/device:latest",
         )  # fmt: skip
         eventually(lambda: self.run("test", "-S", "/run/tailscale/tailscaled.sock", check=False)[0] == 0, "tailscaled")
         code, output = self.run(
@@ -245,9 +248,9 @@ class Device:
         """Start it again, where Docker has ended it."""
         docker("start", self.container)
 
-    def join_as_owner(self) -> None:
+    def join_as_owner(self, mounts: Iterable[str] = ()) -> None:
         joining = self._system.call("tailnet.join")
-        self.join(joining["key"], joining["controlUrl"])
+        self.join(joining["key"], joining["controlUrl"], mounts=mounts)
 
     def run(self, *command: str, check: bool = True, stdin: bytes | None = None) -> tuple[int, str]:
         """Exit code and all output of a command in the device."""

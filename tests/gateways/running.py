@@ -75,24 +75,12 @@ class RealGateway:
 
     def start(self) -> None:
         """Returns when its door answers."""
-        modules = installed(self.kind)
-        node = modules / self.kind.node if self.kind.node else typescript.node()
-        node.chmod(0o755)
-        config = self.folder / "config.json"
-        config.write_text(json.dumps(self._settings()))
-        prefix = self.kind.variable
-        environment = {
-            "HOME": str(self.folder),
-            "PATH": f"{node.parent}:{os.environ['PATH']}",
-            "NO_COLOR": "1",
-            f"{prefix}_STATE_DIR": str(self.folder / "state"),
-            f"{prefix}_CONFIG_PATH": str(config),
-            **{f"{prefix}_{name}": "1" for name in SWITCHED_OFF},
-        }
+        given = settings(f"{self.model.url}/v1", self.folder, port=self.port, token=self.token)
+        (self.folder / "config.json").write_text(json.dumps(given))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(node), str(modules / self.kind.program), "gateway", "run"],
-                env=environment,
+                command(self.kind),
+                env=environment(self.kind, self.folder),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -141,42 +129,6 @@ class RealGateway:
             time.sleep(0.2)
         raise AssertionError(f"{self.kind.name} did not answer within {START_SECONDS:.0f} s:\n{self.log}")
 
-    def _settings(self) -> dict[str, Any]:
-        model = {
-            "id": "fake-1",
-            "name": "Fake",
-            "reasoning": False,
-            "input": ["text"],
-            "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
-            "contextWindow": 100_000,
-            "maxTokens": 4096,
-        }
-        provider = {
-            "baseUrl": f"{self.model.url}/v1",
-            "apiKey": "sk-fake",
-            "api": "openai-completions",
-            "models": [model],
-        }
-        return {
-            "gateway": {
-                "mode": "local",
-                "port": self.port,
-                "bind": "loopback",
-                "auth": {"mode": "token", "token": "the-gateways-own-token-9876543210"},
-            },
-            "plugins": {"enabled": False},
-            "hooks": {"enabled": True, "token": self.token},
-            "models": {"mode": "replace", "providers": {"fake": provider}},
-            "agents": {
-                "defaults": {
-                    "model": {"primary": "fake/fake-1"},
-                    "workspace": str(self.folder / "work"),
-                    "skipBootstrap": True,
-                    "heartbeat": {"every": "30m", "target": "none"},
-                }
-            },
-        }
-
 
 SWITCHED_OFF = (
     "SKIP_CHANNELS",
@@ -187,6 +139,63 @@ SWITCHED_OFF = (
     "DISABLE_BONJOUR",
     "NO_RESPAWN",
 )
+
+
+def command(kind: Kind) -> list[str]:
+    """What runs a gateway in the foreground."""
+    modules = installed(kind)
+    return [str(_node(kind)), str(modules / kind.program), "gateway", "run"]
+
+
+def environment(kind: Kind, folder: Path) -> dict[str, str]:
+    """With everything that is its own in ``folder``, where its settings are ``config.json``."""
+    return {
+        "HOME": str(folder),
+        "PATH": f"{_node(kind).parent}:{os.environ['PATH']}",
+        "NO_COLOR": "1",
+        f"{kind.variable}_STATE_DIR": str(folder / "state"),
+        f"{kind.variable}_CONFIG_PATH": str(folder / "config.json"),
+        **{f"{kind.variable}_{name}": "1" for name in SWITCHED_OFF},
+    }
+
+
+def _node(kind: Kind) -> Path:
+    node = installed(kind) / kind.node if kind.node else typescript.node()
+    node.chmod(0o755)
+    return node
+
+
+def settings(model_url: str, folder: Path, *, port: int, token: str, bind: str = "loopback") -> dict[str, Any]:
+    """Settings of either kind, with a model of OpenAI's dialect at that address. ``bind`` is in their words."""
+    model = {
+        "id": "fake-1",
+        "name": "Fake",
+        "reasoning": False,
+        "input": ["text"],
+        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+        "contextWindow": 100_000,
+        "maxTokens": 4096,
+    }
+    provider = {"baseUrl": model_url, "apiKey": "sk-fake", "api": "openai-completions", "models": [model]}
+    return {
+        "gateway": {
+            "mode": "local",
+            "port": port,
+            "bind": bind,
+            "auth": {"mode": "token", "token": "the-gateways-own-token-9876543210"},
+        },
+        "plugins": {"enabled": False},
+        "hooks": {"enabled": True, "token": token},
+        "models": {"mode": "replace", "providers": {"fake": provider}},
+        "agents": {
+            "defaults": {
+                "model": {"primary": "fake/fake-1"},
+                "workspace": str(folder / "work"),
+                "skipBootstrap": True,
+                "heartbeat": {"every": "30m", "target": "none"},
+            }
+        },
+    }
 
 
 @contextlib.contextmanager
