@@ -100,7 +100,8 @@ def unwell(gateway: str, problem: str, *, waiting: int, refused: bool) -> str:
     """What is wrong with a gateway that gets nothing, and what to do. ``refused``: ``problem`` says that itself."""
     wakes = "one wake waits" if waiting == 1 else f"{waiting} wakes wait"
     look = "" if refused else "See that it runs, and that hooks.gateways has its url; "
-    return f"The gateway {gateway!r} is not woken, and {wakes}: {problem} {look}`perry wakes test --gateway {gateway}` tries it."
+    advice = f"{look}`perry wakes test --gateway {gateway}` tries it."
+    return f"The gateway {gateway!r} is not woken, and {wakes}: {problem} {advice}"
 
 
 def wished_pause(header: str | None, now: datetime) -> float | None:
