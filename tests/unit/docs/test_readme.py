@@ -1,5 +1,6 @@
 """What the documentation tells people to type is there to be typed."""
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import click
 import pytest
 
 from cli.main import perry as cli
+from tests import consoles
 
 CHECKOUT = Path(__file__).parents[3]
 PAGES = (
@@ -16,7 +18,10 @@ PAGES = (
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
     "docs/howto/cron.md",
+    "docs/howto/batch-review.md",
     "docs/howto/mcp.md",
+    "docs/howto/parallel-issues.md",
+    "docs/howto/pr-review.md",
     "docs/howto/wakes.md",
     "docs/howto/your-own-tailnet.md",
     "docs/howto/sessions.md",
@@ -29,9 +34,9 @@ PAGES = (
 def typed(program: str) -> Iterator[tuple[str, str]]:
     """Commands of the pages: lines of their consoles, and what stands in code as one."""
     for page in PAGES:
-        text = (CHECKOUT / page).read_text()
-        for line in re.findall(r"^\$ (.+)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text):
-            command = line.split("#")[0].strip()
+        shown = [command.typed for command in consoles.commands(CHECKOUT / page)]
+        for line in shown + re.findall(r"`([^`\n]+)`", consoles.prose(CHECKOUT / page)):
+            command = line.split("  #")[0].strip()
             if command.split()[:1] == [program]:
                 yield page, command
 
@@ -48,9 +53,9 @@ def test_perry_knows_the_command(page: str, command: str) -> None:
         current, words = found, words[1:]
     known = {option for parameter in current.params for option in (*parameter.opts, *parameter.secondary_opts)}
     known.add("--help")
-    unknown = [
-        word for word in words if word.startswith("-") and word not in ("-", "--") and word.split("=")[0] not in known
-    ]
+    # What comes behind "--" is another program's.
+    own = itertools.takewhile(lambda word: word != "--", words)
+    unknown = [word for word in own if word.startswith("-") and word != "-" and word.split("=")[0] not in known]
     assert not unknown, f"{page}: {command}"
 
 
