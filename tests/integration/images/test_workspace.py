@@ -80,9 +80,11 @@ async def test_versions_are_the_pinned_ones(client: Client, alpha: Container) ->
     pinned = versions((CHECKOUT / "images/workspace/versions.env").read_text())
     told = await said(
         client, alpha,
-        "node --version; go version; for tool in uv bun opencode claude codex; do $tool --version; done",
+        "node --version; go version; for tool in uv bun gh opencode claude codex; do $tool --version | head -1; done",
     )  # fmt: skip
-    for name, line in zip(("NODE", "GO", "UV", "BUN", "OPENCODE", "CLAUDE", "CODEX"), told.splitlines(), strict=True):
+    for name, line in zip(
+        ("NODE", "GO", "UV", "BUN", "GH", "OPENCODE", "CLAUDE", "CODEX"), told.splitlines(), strict=True
+    ):
         assert pinned[f"{name}_VERSION"] in line
 
 
