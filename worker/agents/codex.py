@@ -33,6 +33,15 @@ FILE: Final = re.compile(r"rollout-.+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{1
 
 NAMES_LIMIT: Final = 8 << 20
 
+ASKING: Final = "request_user_input"
+"""The tool by which Codex asks its person."""
+
+TO_BE_ALLOWED: Final = ("require_escalated", "with_escalated_permissions")
+"""What a command has among its arguments that is to leave the sandbox: a person is asked, unless a rule allows it."""
+
+BEGINNING_SECONDS: Final = 1.0
+"""A command that a rule allows may have begun before its call is in the file."""
+
 COMMAND_SECONDS: Final = 60
 
 
@@ -101,10 +110,27 @@ class Codex(Transcripts):
                     return Turn.RUNNING
                 case "error" | "stream_error":
                     return Turn.FAILED
-        return Turn.RUNNING if record.type == "response_item" else None
+        if record.type != "response_item":
+            return None
+        if payload.type == "function_call":
+            # What is answered, or was allowed and has come to its end, is followed by its output.
+            if payload.name == ASKING:
+                return Turn.ASKING
+            if isinstance(payload.arguments, str) and any(word in payload.arguments for word in TO_BE_ALLOWED):
+                return Turn.TO_BE_ALLOWED
+        return Turn.RUNNING
 
     def busy(self, path: str, session_id: str, turn: Turn, written: float) -> SessionStatus:
-        return SessionStatus.BUSY if self.processes.hold_open(path, "codex") else SessionStatus.IDLE
+        holders = self.processes.holders(path, "codex")
+        if not holders:
+            return SessionStatus.IDLE
+        if turn is Turn.TO_BE_ALLOWED:
+            # Once it is allowed there is a process that does it.
+            since = written - BEGINNING_SECONDS
+            asks = not any(self.processes.has_begun(pid, since) for pid in holders)
+        else:
+            asks = turn is Turn.ASKING
+        return SessionStatus.WAITING if asks else SessionStatus.BUSY
 
     def resume(self, session_id: str) -> list[str] | None:
         return ["codex", "resume", session_id]

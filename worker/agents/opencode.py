@@ -15,7 +15,7 @@ from protocol.sessions import Message, SessionStatus, Tokens
 from protocol.worker import PAGE_LIMIT, Page, SessionFacts
 from worker.agents.opencode_database import PAGE_ROWS, Database, Stamp, Unusable
 from worker.agents.opencode_legacy import Legacy
-from worker.agents.opencode_messages import Row, model_of
+from worker.agents.opencode_messages import Row, asks_since, model_of
 from worker.agents.transcripts import STALE_SECONDS, Turn
 from worker.sessions import blocks
 from worker.sessions.agent import Found, Known, Looked, NotPossible, Place
@@ -25,6 +25,12 @@ from worker.sessions.liveness import Processes
 COMMAND_SECONDS: Final = 90
 
 TITLE_LIMIT: Final = 300
+
+ASKED_SECONDS: Final = 3600.0
+"""For so long it is believed that somebody is asked, where nothing tells that the process is there that did."""
+
+ASKING_SECONDS: Final = 5.0
+"""After a tool that may have to be allowed was called, until that is taken for the reason why it has not begun."""
 
 
 class Cursor(msgspec.Struct, omit_defaults=True):
@@ -51,6 +57,7 @@ class OpenCode:
         self._readers = threading.local()
         self._stamps: dict[str, Stamp] = {}
         self._turns: dict[str, Turn | None] = {}
+        self._asking: dict[str, float] = {}
         self._known = False
 
     def places(self) -> Sequence[Place]:
@@ -136,11 +143,17 @@ class OpenCode:
             for id, stamp in stamps.items():
                 if self._stamps.get(id) != stamp:
                     last = self._database.last(stamp.table, id)
-                    self._turns[id] = last.turn() if last else None
+                    self._turns[id] = turn = last.turn() if last else None
+                    self._asking.pop(id, None)
+                    if turn is Turn.RUNNING and last and stamp.table == "session":
+                        asks = asks_since(self._database.last_parts(last.id))
+                        if asks is not None:
+                            self._asking[id] = asks
                     again.add(id)
             for id in self._stamps.keys() - stamps.keys():
                 looked.gone.append(self._key(self._stamps[id]))
                 self._turns.pop(id, None)
+                self._asking.pop(id, None)
             self._stamps, self._known = stamps, True
         wanted = self._stamps.values() if paths is None else [self._stamps[id] for id in again if id in self._stamps]
         looked.found += [self._found(stamp) for stamp in wanted]
@@ -153,8 +166,11 @@ class OpenCode:
         elif turn is Turn.RUNNING:
             # Nobody says which process it is: one that works in its folder, or else any, for a while.
             working = [self._processes.folder_of(pid) for pid in self._processes.named("opencode", "opencode2")]
-            if working and (abs(quiet) < STALE_SECONDS or stamp.directory in working):
-                status = SessionStatus.BUSY
+            asks = self._asking.get(stamp.session_id)
+            patience = STALE_SECONDS if asks is None else ASKED_SECONDS
+            if working and (abs(quiet) < patience or stamp.directory in working):
+                waits = asks is not None and time.time() - asks > ASKING_SECONDS
+                status = SessionStatus.WAITING if waits else SessionStatus.BUSY
         mark = f"{stamp.table}:{stamp.updated}:{stamp.sequence}"
         return Found(self._key(stamp), stamp.session_id, mark, status, stamp.updated / 1000)
 

@@ -23,6 +23,8 @@ BUSY_SECONDS: Final = 2.0
 
 PAGE_ROWS: Final = 200
 
+SHORT: Final = 256 << 10
+
 WAL_AT: Final = slice(18, 20)
 WAL: Final = b"\2\2"
 """Where a database's header says that it is in WAL mode, and how (https://sqlite.org/fileformat.html)."""
@@ -115,6 +117,14 @@ class Database:
                 if table == "session" or is_message(found.kind):
                     return found
         return None
+
+    def last_parts(self, message: str) -> list[dict[str, Any]]:
+        """The latest parts of a message (V1) that are not long: a tool that runs has given nothing back yet."""
+        with self._asking() as connection:
+            question = (
+                f"SELECT data FROM part WHERE message_id = ? AND length(data) < {SHORT} ORDER BY id DESC LIMIT 16"
+            )
+            return [part for (data,) in connection.execute(question, (message,)) if (part := _object(data)) is not None]
 
     def count(self, table: str, session_id: str, key: tuple[int, str]) -> int:
         """Messages up to and with that key, which has to be one of them; -1 where it is not."""

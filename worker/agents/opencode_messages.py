@@ -4,6 +4,7 @@ V1 (as of version 1.18.33, recorded): a message, and its parts each by itself. V
 be had yet): a message with its content. The files of before 1.2 hold what the tables of V1 hold.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,10 @@ _SPEAKERS: Final = {
     "compaction": MessageRole.SYSTEM,
 }
 """By the type of a V2 message; other types (a model was switched …) are no messages."""
+
+
+_ALLOWED_FIRST: Final = frozenset(("bash", "edit", "write", "multiedit", "patch", "apply_patch"))
+"""Tools that ask before they begin, and then soon say something, or are done."""
 
 
 class Row(msgspec.Struct):
@@ -87,6 +92,23 @@ class Row(msgspec.Struct):
             at=blocks.moment(_time(data, "created") or self.key[0]),
             model=model_of(data),
         )
+
+
+def asks_since(parts: Iterable[dict[str, Any]]) -> float | None:
+    """Since when a person may be asked for something, in seconds since 1970; None where not. Of an answer's parts.
+
+    Nothing is stored of a question but its tool, which runs until it is answered. A tool that has to be allowed before
+    it begins has no ``metadata`` until then (version 1.18.33, tried).
+    """
+    for part in parts:
+        state = part.get("state")
+        if part.get("type") != "tool" or not isinstance(state, dict) or state.get("status") != "running":
+            continue
+        if part.get("tool") == "question":
+            return 0.0
+        if part.get("tool") in _ALLOWED_FIRST and "metadata" not in state and (start := _time(state, "start")):
+            return start / 1000
+    return None
 
 
 def is_message(kind: str) -> bool:

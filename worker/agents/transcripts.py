@@ -32,6 +32,10 @@ class Turn(Enum):
     """What the end of a file says of the last turn. It says nothing of whether anybody is still at it."""
 
     RUNNING = "running"
+    ASKING = "asking"
+    """A person is asked something."""
+    TO_BE_ALLOWED = "to be allowed"
+    """It is about to do what a person has to allow before, or does it already."""
     DONE = "done"
     FAILED = "failed"
 
@@ -111,7 +115,7 @@ class Transcripts(ABC):
     def status(self, path: str, session_id: str, turn: Turn | None, written: float) -> SessionStatus:
         """What a session is doing."""
         match turn:
-            case Turn.RUNNING:
+            case Turn.RUNNING | Turn.ASKING | Turn.TO_BE_ALLOWED:
                 return self.busy(path, session_id, turn, written)
             case Turn.FAILED:
                 return SessionStatus.ERROR

@@ -64,10 +64,15 @@ class Processes:
 
     def hold_open(self, path: str, *names: str) -> bool:
         """Whether a process of one of these names has a file open."""
+        return bool(self.holders(path, *names))
+
+    def holders(self, path: str, *names: str) -> list[int]:
+        """The processes of one of these names that have a file open."""
+        found: list[int] = []
         try:
             wanted = os.stat(path)
         except OSError:
-            return False
+            return found
         for pid in self.named(*names):
             folder = f"{self._proc}/{pid}/fd"
             try:
@@ -80,5 +85,24 @@ class Processes:
                 except OSError:
                     continue
                 if (opened.st_dev, opened.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    return True
+                    found.append(pid)
+                    break
+        return found
+
+    def has_begun(self, parent: int, since: float) -> bool:
+        """Whether a process has a child that began after a moment, in seconds since 1970."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        for entry in os.listdir(self._proc):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"{self._proc}/{entry}/stat", "rb") as file:
+                    content = file.read()
+            except OSError:
+                continue
+            fields = content[content.rfind(b")") + 2 :].split()
+            lives = len(fields) >= 20 and fields[0] not in (b"Z", b"X")
+            if lives and int(fields[1]) == parent and boot + int(fields[19]) / ticks > since:
+                return True
         return False

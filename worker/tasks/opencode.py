@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from protocol.tasks import TaskState
-from worker.opencode.client import PORT, Unusable, call, events
+from worker import processes
+from worker.opencode.client import PORT, Running, Unusable, call, events, running
 from worker.tasks import record
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ SILENT_SECONDS: Final = 30.0
 """The server sends a heartbeat every ten seconds; one that is silent for longer is gone."""
 
 TRIES: Final = 20
+
+STARVED: Final = (
+    "OpenCode's server was killed in the middle of the task because the workspace was out of memory; give it more with "
+    "--memory."
+)
 
 
 class Heard:
@@ -44,6 +50,7 @@ class Heard:
 async def work(runner: "Runner") -> None:
     """From the first prompt to the end, written down in the runner's state."""
     spec = runner.spec
+    server, killed_before = running(Path.home()), processes.out_of_memory_kills()
     where = f"?directory={_quoted(spec.folder)}"
     session = await call("POST", f"/session{where}", {"title": _title(runner.folder)})
     heard = Heard(str(session["id"]))
@@ -54,10 +61,14 @@ async def work(runner: "Runner") -> None:
         provider, _, model = spec.model.partition("/")
         prompt["model"] = {"providerID": provider, "modelID": model}
     try:
-        async with contextlib.aclosing(_events(where)) as stream:
+        async with contextlib.aclosing(_events(where, server)) as stream:
             await anext(stream)  # It is connected: from here on nothing is missed.
             await call("POST", f"/session/{heard.session_id}/prompt_async{where}", prompt)
             await _follow(runner, heard, stream)
+    except Unusable as exc:
+        if processes.out_of_memory_kills() > killed_before:
+            raise Unusable(STARVED) from exc
+        raise
     except asyncio.CancelledError:
         with contextlib.suppress(Unusable, TimeoutError):
             async with asyncio.timeout(10):
@@ -107,7 +118,7 @@ async def _follow(runner: "Runner", heard: Heard, stream: AsyncIterator[dict[str
                 return
             case "session.status" if about.get("status", {}).get("type") == "idle":
                 return
-    raise Unusable("OpenCode's server went away in the middle of the task, and did not come back.")
+    raise Unusable("OpenCode's server ended in the middle of the task; dispatch it again.")
 
 
 def _show(runner: "Runner", heard: Heard, part: dict[str, Any], shown: set[str]) -> None:
@@ -145,8 +156,9 @@ async def _is_over(heard: Heard) -> bool:
     return bool(info.get("finish") != "tool-calls")
 
 
-async def _events(where: str) -> AsyncGenerator[dict[str, Any], None]:
-    """The server's events, over lost connections; each begins with ``server.connected``."""
+async def _events(where: str, server: Running | None) -> AsyncGenerator[dict[str, Any], None]:
+    """The server's events, over lost connections; each begins with ``server.connected``. They end with the server: one
+    that is started after it knows nothing of what was under way."""
     loop = asyncio.get_running_loop()
     for _ in range(TRIES):
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -171,6 +183,8 @@ async def _events(where: str) -> AsyncGenerator[dict[str, Any], None]:
                     yield json.loads(data)
         finally:
             ended.set()
+        if running(Path.home()) != server:
+            return
         await asyncio.sleep(1)
 
 

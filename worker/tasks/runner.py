@@ -26,6 +26,9 @@ from worker.tasks.record import Spec, State
 GRACE_SECONDS: Final = 10.0
 """Between the polite signal and the other one."""
 
+SHELL_KILLED: Final = 128 + signal.SIGKILL
+"""How a shell ends whose last command was killed."""
+
 LINE_LIMIT: Final = 16 << 20
 """Bytes of one line of an agent's output, at most."""
 
@@ -215,10 +218,10 @@ class Child:
 
 def why(code: int, heard: Heard, starved: bool) -> str:
     """Why it failed, in a sentence. Signals are negative, as in :mod:`subprocess`."""
+    if starved and code in (-signal.SIGKILL, SHELL_KILLED):
+        return "The agent was killed because the workspace was out of memory; give it more with --memory."
     if code < 0:
         name = signal.Signals(-code).name if -code in {each.value for each in signal.Signals} else str(-code)
-        if code == -signal.SIGKILL and starved:
-            return "The agent was killed because the workspace was out of memory; give it more with --memory."
         return f"The agent was ended by {name}."
     said = " ".join((heard.failure or heard.last_message or "").split())[:500]
     if heard.failure is not None:

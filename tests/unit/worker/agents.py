@@ -30,6 +30,8 @@ class SaidProcesses(Processes):
         self.starts: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.open: set[str] = set()
+        self.begun: list[float] = []
+        """When whoever has a file open has begun something."""
 
     def start_of(self, pid: int) -> str | None:
         return self.starts.get(pid)
@@ -40,8 +42,11 @@ class SaidProcesses(Processes):
     def folder_of(self, pid: int) -> str | None:
         return None
 
-    def hold_open(self, path: str, *names: str) -> bool:
-        return path in self.open
+    def holders(self, path: str, *names: str) -> list[int]:
+        return [1] if path in self.open else []
+
+    def has_begun(self, parent: int, since: float) -> bool:
+        return any(at > since for at in self.begun)
 
 
 def put(path: Path, content: bytes | str) -> Path:

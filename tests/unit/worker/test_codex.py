@@ -115,6 +115,30 @@ def test_status_is_busy_only_as_long_as_somebody_writes(codex: Codex, tmp_path: 
         assert look(codex)[CODEX_ID].status == status
 
 
+def test_what_it_asks_of_a_person(codex: Codex, tmp_path: Path, processes: SaidProcesses) -> None:
+    def calls(name: str, **arguments: Any) -> str:
+        return line("response_item", type="function_call", call_id="c", name=name, arguments=json.dumps(arguments))
+
+    path = codex_session(tmp_path, calls("request_user_input", questions=[]) + line("token_usage_record"))
+    assert look(codex)[CODEX_ID].status is SessionStatus.IDLE
+    processes.open.add(str(path))
+    assert look(codex)[CODEX_ID].status is SessionStatus.WAITING
+    with path.open("a") as file:
+        file.write(line("response_item", type="function_call_output", call_id="c", output="blue"))
+    assert look(codex)[CODEX_ID].status is SessionStatus.BUSY
+    with path.open("a") as file:
+        file.write(calls("exec_command", cmd="make install", sandbox_permissions="require_escalated"))
+    assert look(codex)[CODEX_ID].status is SessionStatus.WAITING
+    # What ran before is no sign that it was allowed.
+    processes.begun.append(path.stat().st_mtime - 60)
+    assert look(codex)[CODEX_ID].status is SessionStatus.WAITING
+    processes.begun.append(path.stat().st_mtime + 60)
+    assert look(codex)[CODEX_ID].status is SessionStatus.BUSY
+    with path.open("a") as file:
+        file.write(calls("exec_command", cmd="ls"))
+    assert look(codex)[CODEX_ID].status is SessionStatus.BUSY
+
+
 def test_archived_ones_are_sessions_too(codex: Codex, tmp_path: Path) -> None:
     codex_session(tmp_path, where="archived_sessions")
     put(tmp_path / "elsewhere" / f"rollout-x-{CODEX_ID}.jsonl", "{}")

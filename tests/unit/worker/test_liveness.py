@@ -64,6 +64,18 @@ def test_who_has_a_file_open(tmp_path: Path) -> None:
     assert not processes.hold_open(str(tmp_path / "missing"), "sleep")
 
 
+def test_what_a_process_has_begun() -> None:
+    processes, before = Processes(), time.time() - 1
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        eventually(lambda: processes.has_begun(os.getpid(), before))
+        assert not processes.has_begun(os.getpid(), time.time() + 60)
+        assert not processes.has_begun(child.pid, before)
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_thousands_of_questions_in_a_row_are_one_look(tmp_path: Path) -> None:
     put(tmp_path / "7/cmdline", b"claude\0")
     processes = Processes(tmp_path)

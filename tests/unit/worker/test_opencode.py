@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,39 @@ def test_the_idle_rule(opencode: OpenCode, database: sqlite3.Connection, process
     assert look(opencode)[OPENCODE_ID].status is SessionStatus.ERROR
     say(database, "msg_z5", "", 1895258510734, **done, error={"name": "MessageAbortedError"})
     assert look(opencode)[OPENCODE_ID].status is SessionStatus.IDLE
+
+
+@pytest.mark.parametrize(
+    ("tool", "state", "ago", "status"),
+    [
+        ("question", {"status": "running"}, 0, "waiting"),
+        ("bash", {"status": "running"}, 60, "waiting"),
+        ("bash", {"status": "running"}, 0, "busy"),
+        ("bash", {"status": "running", "metadata": {"output": ""}}, 60, "busy"),
+        ("webfetch", {"status": "running"}, 60, "busy"),
+        ("question", {"status": "completed", "output": "Yes"}, 60, "busy"),
+        ("bash", {"status": "running"}, 5_000, "idle"),
+        ("bash", None, 60, "busy"),
+    ],
+)
+def test_a_tool_that_waits_for_its_person(
+    opencode: OpenCode,
+    database: sqlite3.Connection,
+    processes: SaidProcesses,
+    tool: str,
+    state: dict[str, Any] | None,
+    ago: float,
+    status: str,
+) -> None:
+    processes.names[1] = "opencode"
+    at = int((time.time() - ago) * 1000)
+    say(database, "msg_z1", "", at, role="assistant")
+    data = {"type": "tool", "tool": tool, "state": state and {**state, "time": {"start": at}}}
+    with database:
+        part = ("prt_z1", "msg_z1", OPENCODE_ID, at, at, json.dumps(data))
+        database.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)", part)
+        database.execute("UPDATE session SET time_updated = ? WHERE id = ?", (at, OPENCODE_ID))
+    assert look(opencode)[OPENCODE_ID].status == status
 
 
 def test_with_only_a_log(opencode: OpenCode, database: sqlite3.Connection, tmp_path: Path) -> None:
