@@ -19,6 +19,7 @@ PAGES = (
     "ARCHITECTURE.md",
     "docs/howto/cron.md",
     "docs/howto/batch-review.md",
+    "docs/howto/from-shell-commands.md",
     "docs/howto/mcp.md",
     "docs/howto/parallel-issues.md",
     "docs/howto/pr-review.md",
