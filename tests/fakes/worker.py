@@ -35,8 +35,10 @@ from protocol.worker import (
     SessionSeen,
     SnapshotEnd,
     StoreSeen,
+    TaskSeen,
     WorkerStatus,
 )
+from tests.fakes.tasks import FakeTasks
 
 
 def message(ordinal: int, text: str, role: MessageRole = MessageRole.ASSISTANT, at: datetime | None = None) -> Message:
@@ -81,6 +83,7 @@ class FakeWorker:
         self.answers: Callable[[Request], Result | None] = lambda request: None
         self.sessions: dict[tuple[str, str], FakeSession] = {}
         self.unreadable: set[str] = set()
+        self.tasks = FakeTasks(lambda seen: self.tell(seen))
         self._kept = kept
         self._links: set[_Link] = set()
         self.restart()
@@ -145,7 +148,7 @@ class FakeWorker:
                 self.tell(self._seen(session))
         self.tell(StoreSeen(seq=0, agent=agent, whole=True))
 
-    def tell(self, event: SessionSeen | SessionGone | StoreSeen) -> None:
+    def tell(self, event: SessionSeen | SessionGone | StoreSeen | TaskSeen) -> None:
         self.seq += 1
         self._news.append(msgspec.structs.replace(event, seq=self.seq))
         for link in self._links:
@@ -177,14 +180,15 @@ class FakeWorker:
     def snapshot(self) -> list[Event]:
         sessions = [session for session in self.sessions.values() if session.agent not in self.unreadable]
         stores = [StoreSeen(seq=self.seq, agent=agent, whole=False) for agent in self.unreadable]
-        return [*map(self._seen, sessions), *stores, SnapshotEnd(seq=self.seq)]
+        tasks = [msgspec.structs.replace(seen, seq=self.seq) for seen in self.tasks.seen()]
+        return [*map(self._seen, sessions), *tasks, *stores, SnapshotEnd(seq=self.seq)]
 
     def news(self, after: int) -> Iterable[Event]:
         return self._news[max(after, 0) :]
 
     def answer(self, request: Request) -> Result:
         self.asked.append(request)
-        if (given := self.answers(request)) is not None:
+        if (given := self.answers(request) or self.tasks.answer(request)) is not None:
             return given
         if isinstance(request, ReadStatus):
             agents = [AgentStatus(agent="claude", sessions=len(self.sessions))]

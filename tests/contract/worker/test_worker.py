@@ -12,18 +12,30 @@ import pytest
 from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.errors import WorkerError, WorkerRefusesSecret, WorkerUnavailable
 from controlplane.ports import WorkerLink, Workers
+from protocol.tasks import ENDED, TaskState
 from protocol.worker import (
+    CancelTask,
     DeleteInStore,
     Done,
     Event,
+    ForgetTask,
+    LookAtTask,
     Page,
+    ReadOutcome,
     ReadSession,
     ReadStatus,
+    ReadTaskLog,
     SessionGone,
     SessionSeen,
     SnapshotEnd,
+    StartTask,
+    TaskLog,
+    TaskLook,
+    TaskOutcome,
+    TaskSeen,
     WorkerStatus,
 )
+from tests.fakes.tasks import GOES_ON
 from tests.fakes.worker import FakeWorker, FakeWorkers, message
 from tests.integration.worker.process import SECRET, WorkerProcess
 
@@ -199,3 +211,58 @@ async def test_without_the_secret_it_says_nothing(bench: Bench) -> None:
     with pytest.raises(WorkerRefusesSecret):
         async with bench.dial():
             pass
+
+
+async def state_of(events: AsyncIterator[Event], id_: str, *states: TaskState) -> TaskSeen:
+    while True:
+        seen = await of(events, TaskSeen)
+        if isinstance(seen, TaskSeen) and seen.id == id_ and seen.state in states:
+            return seen
+
+
+async def test_a_task_begins_once_and_its_end_is_told(bench: Bench) -> None:
+    begin = StartTask(id="t-000000000001", agent="command", text="echo hello")
+    async with bench.dial() as link:
+        events = link.events()
+        for _ in range(2):
+            assert await link.ask(begin) == Done()
+        seen = await state_of(events, begin.id, *ENDED)
+        assert (seen.state, seen.exit_code) == (TaskState.SUCCEEDED, 0)
+        assert seen.last_message and "hello" in seen.last_message
+        log = await link.ask(ReadTaskLog(id=begin.id, offset=0, limit=1000))
+        assert isinstance(log, TaskLog) and "hello" in log.text and log.next == log.size == len(log.text)
+        end = await link.ask(ReadTaskLog(id=begin.id, offset=-2, limit=1000))
+        assert isinstance(end, TaskLog) and end.text == log.text[-2:]
+        outcome = await link.ask(ReadOutcome(id=begin.id))
+        assert isinstance(outcome, TaskOutcome) and outcome.last_message == seen.last_message
+    async with bench.dial() as link:
+        # Who comes anew is told of it, until nobody needs that any more.
+        assert (await state_of(link.events(), begin.id, *ENDED)).state is TaskState.SUCCEEDED
+        assert await link.ask(ForgetTask(id=begin.id)) == Done()
+    async with bench.dial() as link:
+        events = link.events()
+        with anyio.fail_after(20):
+            while not isinstance(event := await anext(events), SnapshotEnd):
+                assert not isinstance(event, TaskSeen)
+
+
+async def test_a_task_that_goes_on_is_looked_at_and_cancelled(bench: Bench) -> None:
+    # The real one's shell takes what the fake goes by for a remark.
+    begin = StartTask(id="t-000000000002", agent="command", text=f"sleep 600 #{GOES_ON}")
+    async with bench.dial() as link:
+        events = link.events()
+        await link.ask(begin)
+        await state_of(events, begin.id, TaskState.RUNNING)
+        with anyio.fail_after(20):
+            # Its process comes in a moment.
+            while True:
+                look = await link.ask(LookAtTask(id=begin.id))
+                assert isinstance(look, TaskLook)
+                if look.processes:
+                    break
+                await anyio.sleep(0.05)
+        assert await link.ask(CancelTask(id=begin.id)) == Done()
+        assert (await state_of(events, begin.id, *ENDED)).state is TaskState.CANCELLED
+        for request in (CancelTask(id="t-000000000009"), LookAtTask(id="t-000000000009")):
+            with pytest.raises(WorkerError):
+                await link.ask(request)
