@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import anyio
+import msgspec
 
 from controlplane import places
 from controlplane.errors import Conflict, InvalidInput, NotFound, TookTooLong, TooLarge, WorkerError
@@ -33,6 +34,9 @@ from protocol.worker import CancelTask, ReadOutcome, ReadTaskLog, TaskLog, TaskO
 from protocol.workspaces import Workspace, WorkspaceStatus
 
 ASK_SECONDS = 20.0
+
+ENCODED_LIMIT = 3 * TASK_LIMIT
+"""A task's bytes as JSON, in which a worker is told of it: a control character has six."""
 
 
 class Workspaces(Protocol):
@@ -189,6 +193,8 @@ def must_make_sense(wanted: DispatchTask) -> None:
     size = len(wanted.task.encode())
     if size > TASK_LIMIT:
         raise TooLarge(f"The task has {size:,} bytes, and at most {TASK_LIMIT:,} are taken; put it into a file.")
+    if len(msgspec.json.encode(wanted.task)) > ENCODED_LIMIT:
+        raise TooLarge("The task has too many control characters; put it into a file.")
     if not wanted.task.strip():
         raise InvalidInput("The task is empty; say what the agent is to do.")
     if "\0" in wanted.task:

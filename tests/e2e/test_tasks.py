@@ -1,80 +1,43 @@
 """Tasks from the dispatch to the wake: real agents in real workspaces, a control plane and a worker that are killed."""
 
+import hashlib
 import json
+import os
+import random
 import signal
-import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from protocol.tasks import Task, TaskResult, TaskState, Waited
-from protocol.workspaces import Workspace
+from protocol.tasks import TASK_LIMIT, Task, TaskResult, TaskState, Waited
+from protocol.workspaces import TailnetState, Workspace
 from tests.e2e.system import System, docker, eventually
+from tests.e2e.woken import Gateway, listening
 from tests.fakes.model_server.agents import AGENTS
 from tests.fakes.model_server.inside import ModelInside
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
-TOKEN = "e2e-hooks-token-0123456789"
-
 AWKWARD = "“$(touch /tmp/no)” `x` 'y' \\ 🙂"
-
-
-class Gateway:
-    """Whoever is woken: what it took, in order."""
-
-    def __init__(self) -> None:
-        taken = self.taken = list[str]()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                right = self.headers["Authorization"] == f"Bearer {TOKEN}"
-                if right:
-                    taken.append(str(json.loads(body)["text"]))
-                answer = b'{"ok":true,"mode":"now"}'
-                self.send_response(200 if right else 401)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_port
-
-    def of(self, id_: str) -> list[str]:
-        """What it was told of a task."""
-        return [text for text in self.taken if id_ in text]
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    made = Gateway()
-    serving = threading.Thread(target=made.server.serve_forever)
-    serving.start()
-    yield made
-    made.server.shutdown()
-    serving.join()
-    made.server.server_close()
+    with listening() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("agent")
-    token = folder / "hooks-token"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
     made = System(folder)
-    made.environment["PERRY_HOOKS_GATEWAYS"] = json.dumps(
-        [{"name": "assistant", "url": f"http://127.0.0.1:{gateway.port}", "tokenFile": str(token), "kind": "clawdbot"}]
-    )
+    made.environment["PERRY_HOOKS_GATEWAYS"] = gateway.settings(folder)
     made.environment["PERRY_WAKE_SESSIONS"] = "true"
     made.environment["PERRY_CREDENTIALS_ENV"] = json.dumps(
         {name: value for agent in AGENTS.values() for name, value in agent("http://127.0.0.1:8085").environment.items()}
@@ -205,6 +168,49 @@ def test_a_worker_that_is_killed(system: System, alpha: Workspace) -> None:
     assert result(system, task).last_message == "I went on"
 
 
+def test_opencodes_server_outlives_the_worker_and_its_tasks_do_not_outlive_it(
+    system: System, alpha: Workspace, gateway: Gateway
+) -> None:
+    container = system.container("alpha")
+    task = dispatch(system, "[[run: until [ -e along ]; do sleep 0.1; done]] [[say: I went along.]]", agent="opencode")
+    eventually(lambda: "until [ -e along ]" in docker("exec", container, "ps", "axo", "args"), "it is at it")
+    docker("exec", container, "pkill", "-9", "-f", "worker serve")
+    docker("exec", "-u", "workspace", container, "touch", "/home/workspace/alpha/along")
+    task = ended(system, task)
+    assert (task.state, result(system, task).last_message) == (TaskState.SUCCEEDED, "I went along."), task
+    task = dispatch(system, "[[run: sleep 612]]", agent="opencode")
+    eventually(lambda: "sleep 612" in docker("exec", container, "ps", "axo", "args"), "it is at it")
+    docker("exec", container, "pkill", "-9", "-f", "opencode serve")
+    task = ended(system, task)
+    assert task.state is TaskState.FAILED
+    assert task.reason is not None and "OpenCode's server ended in the middle of the task" in task.reason
+    assert eventually(lambda: gateway.of(task.id), "the wake")
+    task = ended(system, dispatch(system, "[[say: There is another one.]]", agent="opencode"))
+    assert result(system, task).last_message == "There is another one."
+
+
+def test_the_largest_task_reaches_its_agent_byte_for_byte(system: System, alpha: Workspace) -> None:
+    head, tail = "cat >large <<'END'\n", "END\n"
+    room = TASK_LIMIT - len(head) - len(tail)
+    body = (f'{AWKWARD}\n\t"' * room).encode()[: room - 1].decode(errors="ignore") + "\n"
+    task = ended(system, dispatch(system, f"{head}{body}{tail}"))
+    assert task.state is TaskState.SUCCEEDED, task
+    said = system.inside("alpha", "sha256sum", "/home/workspace/alpha/large")
+    assert said.split()[0] == hashlib.sha256(body.encode()).hexdigest()
+
+
+def test_an_agent_that_takes_more_memory_than_there_is(system: System, gateway: Gateway) -> None:
+    system.start_workspace("delta", docker=False, memory=400 << 20)
+    try:
+        task = dispatch(system, "python3 -c \"b'x' * (2 << 30)\"", workspace="delta")
+        task = ended(system, task)
+        assert task.state is TaskState.FAILED
+        assert task.reason is not None and "out of memory; give it more with --memory" in task.reason
+        assert eventually(lambda: gateway.of(task.id), "the wake")
+    finally:
+        system.call("workspaces.delete", {"name": "delta", "force": True})
+
+
 def test_a_workspace_that_is_restarted(system: System, alpha: Workspace, gateway: Gateway) -> None:
     task = dispatch(system, "sleep 600")
     until(system, task, TaskState.RUNNING)
@@ -233,3 +239,69 @@ def test_from_nothing_to_nothing(system: System, alpha: Workspace, gateway: Gate
     assert eventually(removal, "what becomes of the workspace") == "deleted"
     assert system.raw("workspaces.get", {"name": "gamma"}).status_code == 404
     assert result(system, left.task).last_message == left.last_message
+
+
+def test_wakes_out_of_a_workspace_whose_every_part_is_killed(
+    system: System, alpha: Workspace, gateway: Gateway
+) -> None:
+    """None is lost, each is shown once, and in order. ``PERRY_CHAOS_SECONDS=300`` has it go on for so long."""
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    seconds = float(os.environ.get("PERRY_CHAOS_SECONDS", "20"))
+    count = int(seconds * 10)
+    container, sidecar = system.container("alpha"), system.container("alpha", ".tailnet")
+    coordinator = f"{system.instance}-coordinator"
+
+    def cut_off(part: str) -> None:
+        docker("pause", part, check=False)
+        time.sleep(chance.uniform(0.5, 3))
+        docker("unpause", part, check=False)
+
+    def kill_control_plane() -> None:
+        system.stop(signal.SIGKILL)
+        system.start()
+
+    deaths: dict[str, Callable[[], object]] = {
+        "worker": lambda: docker("exec", container, "pkill", "-9", "-f", "worker serve", check=False),
+        "control plane": kill_control_plane,
+        "sidecar": lambda: docker("kill", "-s", "KILL", sidecar, check=False),
+        "sidecar, cut off": lambda: cut_off(sidecar),
+        "coordinator": lambda: docker("kill", "-s", "KILL", coordinator, check=False),
+        "coordinator, cut off": lambda: cut_off(coordinator),
+    }
+    docker("exec", "-d", "-u", "workspace", container, "python3", "-c", WAKING, str(count))
+    died: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        # Each at least once, if there is time, and then as it comes.
+        rest = [each for each in deaths if each not in died] or list(deaths)
+        died[which := chance.choice(rest)] += 1
+        deaths[which]()
+        time.sleep(chance.uniform(0.2, 1))
+    wanted = [f"chaos {number}" for number in range(count)]
+
+    def shown() -> list[str]:
+        return [text.rpartition("] ")[2] for text in gateway.shown if "] chaos " in text]
+
+    eventually(lambda: len(shown()) >= count, f"all wakes, of which there are {len(shown())}", seconds=40)
+    assert shown() == wanted, f"seed {seed}"
+    again = len([text for text in gateway.taken if "] chaos " in text]) - count
+    print(f"{count} wakes, killed {dict(died)}, {again} sent again (seed {seed})")  # noqa: T201
+    eventually(lambda: system.workspace("alpha").tailnet.status is TailnetState.ONLINE, "alpha is whole again")
+
+
+WAKING = """
+import json, sys, time, urllib.request
+for number in range(int(sys.argv[1])):
+    body = json.dumps({"text": f"chaos {number}"}).encode()
+    headers = {"Idempotency-Key": f"chaos-{number}"}
+    request = urllib.request.Request("http://127.0.0.1:18789/hooks/wake", body, headers)
+    while True:
+        try:
+            if urllib.request.urlopen(request, timeout=10).status == 200:
+                break
+        except OSError:
+            pass
+        time.sleep(0.1)
+    time.sleep(0.05)
+"""

@@ -6,6 +6,7 @@ particular: the worker may end and come back. SIGTERM ends the task: it was canc
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -230,6 +231,11 @@ def why(code: int, heard: Heard, starved: bool) -> str:
 
 
 def main(folder: str) -> None:
-    """Run the task of that folder to its end."""
-    processes.adopt_orphans()
-    asyncio.run(Runner(Path(folder)).run())
+    """Run the task of that folder to its end; where it runs already, end at once."""
+    with (Path(folder) / record.TASK).open("rb") as own:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        processes.adopt_orphans()
+        asyncio.run(Runner(Path(folder)).run())

@@ -304,6 +304,8 @@ async def test_a_task_of_many_bytes(scene: Scene) -> None:
     assert len(task.text) == 400
     with pytest.raises(TooLarge, match="file"):
         await scene.service.dispatch(DispatchTask(workspace="alpha", task="x" * (TASK_LIMIT + 1)))
+    with pytest.raises(TooLarge, match="control characters"):
+        await scene.service.dispatch(DispatchTask(workspace="alpha", task="\x01" * TASK_LIMIT))
 
 
 async def test_a_workspace_that_is_not_there(scene: Scene) -> None:

@@ -189,6 +189,30 @@ async def test_what_was_left_alone_has_failed(place: Place) -> None:
     assert seen.reason is not None and "stopped while the task was running" in seen.reason
 
 
+async def test_what_is_said_to_have_begun_is_found_again(place: Place) -> None:
+    """As where the workspace is restarted right after the answer."""
+    await place.tasks.start(StartTask(id=id_of(1), agent="command", text="sleep 307"))
+    state = record.read_state(place.folder / id_of(1))
+    assert state is not None
+    os.kill(state.pid, signal.SIGKILL)
+    place.tasks._runners[id_of(1)].wait(SECONDS)
+    place.worker()
+    async with place.at_work():
+        assert (await place.until(id_of(1))).reason == record.STOPPED
+
+
+async def test_two_runners_of_one_task_are_one(place: Place) -> None:
+    async with place.at_work() as tasks:
+        command = "echo begun >>count; while [ ! -e go ]; do sleep 0.02; done"
+        await tasks.start(StartTask(id=id_of(1), agent="command", text=command))
+        again = await asyncio.create_subprocess_exec(*RUNNER, str(place.folder / id_of(1)))
+        async with asyncio.timeout(SECONDS):
+            assert await again.wait() == 0
+        (place.project / "go").touch()
+        assert (await place.until(id_of(1))).state is TaskState.SUCCEEDED
+    assert (place.project / "count").read_text() == "begun\n"
+
+
 async def test_a_workspace_that_stops_is_not_one_that_cancels(place: Place) -> None:
     """Its init sends everything a SIGTERM."""
     async with place.at_work() as tasks:
@@ -372,6 +396,7 @@ def test_what_claude_code_says() -> None:
     heard.line(b'{"type":"result","is_error":true,"result":"API Error: 529"}')
     assert runner.why(1, heard, starved=False) == "The agent failed: API Error: 529"
     assert "out of memory" in runner.why(-9, heard, starved=True)
+    assert "out of memory" in runner.why(137, heard, starved=True)
 
 
 def test_what_codex_says() -> None:
