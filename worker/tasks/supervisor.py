@@ -40,6 +40,11 @@ from worker.tasks.record import State
 
 log = logging.getLogger(__name__)
 
+RUNNER_SECONDS: Final = 60.0
+"""How long a task's runner may take to come up, on a machine that is busy."""
+
+RUNNER_LOOK_SECONDS: Final = 0.02
+
 LOOK_SECONDS: Final = 0.1
 """How often the state of a task under way is looked at; nothing is looked at while there is none."""
 
@@ -165,7 +170,20 @@ class Tasks:
         if problem := agents.missing(request.agent, environment.get("PATH")):
             raise RequestRefused(problem, code="noAgent")
         async with self._server_for(request):
-            self._runners[request.id] = await asyncio.to_thread(self._begin, folder, request)
+            runner = self._runners[request.id] = await asyncio.to_thread(self._begin, folder, request)
+            try:
+                await self._up(folder, runner)
+            except BaseException:
+                runner.kill()
+                raise
+
+    async def _up(self, folder: Path, runner: subprocess.Popen[bytes]) -> None:
+        """Whoever hears that a task has begun finds it again, also where the workspace is restarted a moment later."""
+        until = asyncio.get_running_loop().time() + RUNNER_SECONDS
+        while record.read_state(folder) is None and runner.poll() is None:
+            if asyncio.get_running_loop().time() > until:
+                raise RequestRefused("The task's runner does not come up.")
+            await asyncio.sleep(RUNNER_LOOK_SECONDS)
 
     def _begin(self, folder: Path, request: StartTask) -> subprocess.Popen[bytes]:
         self._clear_old()
