@@ -19,7 +19,8 @@ from protocol.version import VERSION
 from protocol.wire import WORKSPACE_NAME, Wire
 
 BODY_LIMIT: Final = 7 << 19
-"""Bytes of a request. The largest task (:data:`protocol.tasks.TASK_LIMIT`) fits, with what JSON makes of it, and what a worker is asked stays below :data:`protocol.worker.FRAME_LIMIT`."""
+"""Bytes of a request. The largest task (:data:`protocol.tasks.TASK_LIMIT`) fits, with what JSON makes of it; and what a
+worker is asked because of it stays below :data:`protocol.worker.FRAME_LIMIT`."""
 
 _BIGINT, _UNDEFINED = 0, 3
 _READABLE = {
