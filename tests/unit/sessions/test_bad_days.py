@@ -48,6 +48,28 @@ async def test_what_is_out_of_bounds_is_cut_or_left_out(index: Index) -> None:
         assert (told.ordinal, told.role, len(told.id)) == (5, MessageRole.SYSTEM, 256)
 
 
+async def test_a_clock_that_jumps_loses_nothing_and_no_session_is_the_first_for_ever(index: Index) -> None:
+    worker = index.worker()
+    async with index.followed():
+        for number, at in enumerate((datetime(2026, 6, 1, tzinfo=UTC), FAR, datetime(1970, 1, 2, tzinfo=UTC))):
+            session = worker.write("one", message(number, f"word {number}", at=at))
+            session.last_activity = at
+            worker.changed(session)
+            await index.settled()
+        assert [each.ordinal for each in await index.messages("one")] == [0, 1, 2]
+        assert sorted(await index.found("word")) == [("one", 0), ("one", 1), ("one", 2)]
+        now = datetime.now(UTC) + timedelta(seconds=1)
+        session = worker.write("two", message(0, "x", at=now))
+        session.last_activity = now
+        worker.changed(session)
+        await index.settled()
+        await until(lambda: first_is(index, "two"), "who is active now comes first")
+
+
+async def first_is(index: Index, session_id: str) -> bool:
+    return (await index.all())[0].session_id == session_id
+
+
 @pytest.mark.parametrize(
     ("agent", "session_id"),
     [("Claude", "x"), ("", "x"), ("claude", ""), ("claude", "a\nb"), ("a" * 33, "x"), ("c", "x" * 300)],

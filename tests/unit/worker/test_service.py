@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,6 +138,26 @@ async def test_an_append_is_told_and_read(tmp_path: Path) -> None:
         request = ReadSession(agent="claude", session_id=CLAUDE_ID, cursor=page.cursor)
         page = await followed.sessions.read(request)
         assert [message.ordinal for message in page.messages] == [1]
+
+
+async def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Years ahead, and back to before all that there is; what is due by itself does not follow the clock."""
+    path = claude_session(tmp_path / ".claude", asked("one"))
+    async with following(tmp_path) as followed:
+        followed.processes.names[1] = "claude"
+        real = time.time
+        for number, ahead in enumerate((5e8, -1.5e9, 0.0)):
+            monkeypatch.setattr(time, "time", lambda ahead=ahead: real() + ahead)
+            before = followed.latest(CLAUDE_ID)
+            with path.open("a") as file:
+                file.write(asked(f"more {number}"))
+            os.utime(path, (real() + ahead, real() + ahead))
+            await followed.until(lambda before=before: followed.latest(CLAUDE_ID) != before)  # type: ignore[misc]
+        page = await followed.sessions.read(ReadSession(agent="claude", session_id=CLAUDE_ID))
+        assert [message.ordinal for message in page.messages] == [0, 1, 2, 3]
+        # What was written in the future, as it looks by now, is no sign of life until then.
+        os.utime(path, (real() + 5e8, real() + 5e8))
+        await followed.until(lambda: followed.status(CLAUDE_ID) is SessionStatus.IDLE)
 
 
 async def test_what_is_deleted_is_told_also_with_its_folder(tmp_path: Path) -> None:
