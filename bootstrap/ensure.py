@@ -55,7 +55,7 @@ def ensure(parts: frozenset[Part]) -> None:
         ensure_engine()
 
 
-TEST_PROGRAMS = {"ip": "iproute2", "iptables": "iptables", "nft": "nftables", "ps": "procps"}
+TEST_PROGRAMS = {"curl": "curl", "ip": "iproute2", "iptables": "iptables", "nft": "nftables", "ps": "procps"}
 """Programs with which tests look at what Perry made, and the packages that have them."""
 
 

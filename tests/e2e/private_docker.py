@@ -20,7 +20,7 @@ class PrivateDocker:
 
     def __init__(self, folder: Path, megabytes: int | None = None) -> None:
         self._folder = folder
-        self.data = folder / "data"
+        self.data = storage(folder) / f"perry-e2e-{secrets.token_hex(3)}"
         self._megabytes = megabytes
         number = secrets.randbelow(250) + 1
         self.namespace = f"perry-e2e-{secrets.token_hex(3)}"
@@ -44,8 +44,8 @@ class PrivateDocker:
         ip("-n", self.namespace, "link", "set", "eth0", "up")
         ip("-n", self.namespace, "link", "set", "lo", "up")
         ip("-n", self.namespace, "route", "add", "default", "via", self._outside)
+        self.data.mkdir()
         if self._megabytes is not None:
-            self.data.mkdir()
             mount = ["mount", "-t", "tmpfs", "-o", f"size={self._megabytes}m", "small", str(self.data)]
             subprocess.run(mount, check=True, capture_output=True)
         self.start()
@@ -94,11 +94,19 @@ class PrivateDocker:
                         os.kill(int(process.name), signal.SIGKILL)
         time.sleep(0.5)
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-            if line.split()[1].startswith(str(self._folder)):
+            if line.split()[1].startswith((str(self._folder), str(self.data))):
                 subprocess.run(["umount", "-l", line.split()[1]], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", self._veth], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "del", self.namespace], check=False, capture_output=True)
+        shutil.rmtree(self.data, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def storage(folder: Path) -> Path:
+    """Where an engine keeps its layers as overlays: ``folder``, or, where that is an overlay itself, as in a container,
+    beside what the machine's own engine has. Else each layer would be a copy of the whole image."""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", str(folder)], check=True, capture_output=True, text=True)
+    return Path(docker("info", "--format", "{{.DockerRootDir}}")) if kind.stdout.strip() == "overlayfs" else folder
 
 
 def ip(*words: str) -> None:

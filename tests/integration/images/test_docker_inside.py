@@ -50,6 +50,7 @@ async def test_settings_of_ones_own_take_its_place(lab: Lab) -> None:
     await own.put(
         "/etc/docker/daemon.json", '{"hosts": ["unix:///run/mine.sock"], "data-root": "/var/lib/docker/mine"}'
     )
+    await own.until("s6-svok /run/perry-services/dockerd")
     await own.out("s6-svc -r /run/perry-services/dockerd")
     await own.until("docker --host unix:///run/mine.sock info >/dev/null 2>&1", seconds=40)
 

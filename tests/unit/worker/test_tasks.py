@@ -194,8 +194,12 @@ async def test_what_is_said_to_have_begun_is_found_again(place: Place) -> None:
     await place.tasks.start(StartTask(id=id_of(1), agent="command", text="sleep 307"))
     state = record.read_state(place.folder / id_of(1))
     assert state is not None
+    below = processes.descendants(state.pid)
     os.kill(state.pid, signal.SIGKILL)
     place.tasks._runners[id_of(1)].wait(SECONDS)
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     place.worker()
     async with place.at_work():
         assert (await place.until(id_of(1))).reason == record.STOPPED
