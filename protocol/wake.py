@@ -66,18 +66,30 @@ class WakeState(Told):
     DEAD = "dead"
 
 
+class WakeWay(Told):
+    """How a gateway is connected to: ``direct`` is from the agent's machine, ``tailnet`` by Perry's own node there."""
+
+    DIRECT = "direct"
+    TAILNET = "tailnet"
+
+
 class WakeAttempt(Wire, frozen=True):
-    """One try at a gateway. ``status`` is that of HTTP, where one came. Without ``ended`` it goes on or was cut off."""
+    """One try at a gateway. ``status`` is that of HTTP, where one came. Without ``ended`` it goes on or was cut off.
+
+    ``way`` is there where it was connected to.
+    """
 
     gateway: str
     began: datetime
     ended: datetime | None = None
     status: int | None = None
     answer: str | None = None
+    way: WakeWay | None = None
 
 
 class Wake(Wire, frozen=True):
-    """A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try.
+    """A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try,
+    and ``way`` how the gateway was connected to.
 
     ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it. ``session`` is
     ``isolated`` where the assistant is to take it up in a session of its own.
@@ -96,6 +108,7 @@ class Wake(Wire, frozen=True):
     settled: datetime | None = None
     answer: str | None = None
     session: str | None = None
+    way: WakeWay | None = None
 
 
 class ShownWake(Wire, frozen=True):

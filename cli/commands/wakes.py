@@ -6,7 +6,7 @@ from cli import output
 from cli.client import Client
 from cli.commands.parameters import WorkspaceName, as_json
 from cli.errors import CliError
-from protocol.wake import ListWakes, Retried, RetryWakes, ShownWake, TestWake, Wake, WakeRef, Wakes, WakeState
+from protocol.wake import ListWakes, Retried, RetryWakes, ShownWake, TestWake, Wake, WakeRef, Wakes, WakeState, WakeWay
 
 STYLE = {WakeState.DELIVERED: "green", WakeState.REJECTED: "red", WakeState.DEAD: "red"}
 
@@ -82,7 +82,8 @@ def show(id_: str, as_json: bool) -> None:
     for attempt in found.attempts:
         took = "" if attempt.ended is None else f" ({output.duration((attempt.ended - attempt.began).total_seconds())})"
         said = attempt.answer or "no answer is known"
-        output.line(output.clean(f"{attempt.began.astimezone():%Y-%m-%d %H:%M:%S}{took} {attempt.gateway}: {said}"))
+        gateway = f"{attempt.gateway}{_by(attempt.way)}"
+        output.line(output.clean(f"{attempt.began.astimezone():%Y-%m-%d %H:%M:%S}{took} {gateway}: {said}"))
 
 
 @wakes.command()
@@ -114,4 +115,10 @@ def test(gateway: str | None, as_json: bool) -> None:
     if found.state is not WakeState.DELIVERED:
         raise CliError(output.clean(f"{found.gateway} was not woken. {found.answer or 'It has not answered yet.'}"))
     if not as_json:
-        output.note(f"{found.gateway} was woken, with {found.id}.")
+        output.note(f"{found.gateway} was woken{_by(found.way)}, with {found.id}.")
+
+
+def _by(way: WakeWay | None) -> str:
+    """How a gateway was connected to, for people."""
+    words = {WakeWay.DIRECT: " from the agent's machine", WakeWay.TAILNET: " by Perry's node on the tailnet"}
+    return words.get(way, "") if way is not None else ""

@@ -2669,7 +2669,8 @@ export interface components {
         };
         /**
          * Wake
-         * @description A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try.
+         * @description A wake. ``text`` is its beginning. ``next`` is when it is tried again; ``answer`` what came of the latest try,
+         *     and ``way`` how the gateway was connected to.
          *
          *     ``workspace`` and ``task`` say where it comes from. ``gateway`` is empty while there is none for it. ``session`` is
          *     ``isolated`` where the assistant is to take it up in a session of its own.
@@ -2694,10 +2695,14 @@ export interface components {
             answer?: string | null;
             /** @default null */
             session?: string | null;
+            /** @default null */
+            way?: components["schemas"]["WakeWay"] | null;
         };
         /**
          * WakeAttempt
          * @description One try at a gateway. ``status`` is that of HTTP, where one came. Without ``ended`` it goes on or was cut off.
+         *
+         *     ``way`` is there where it was connected to.
          */
         WakeAttempt: {
             gateway: string;
@@ -2708,6 +2713,8 @@ export interface components {
             status?: number | null;
             /** @default null */
             answer?: string | null;
+            /** @default null */
+            way?: components["schemas"]["WakeWay"] | null;
         };
         /**
          * WakeGateway
@@ -2743,6 +2750,12 @@ export interface components {
          * @enum {unknown}
          */
         WakeState: "dead" | "delivered" | "delivering" | "queued" | "rejected";
+        /**
+         * WakeWay
+         * @description How a gateway is connected to: ``direct`` is from the agent's machine, ``tailnet`` by Perry's own node there.
+         * @enum {unknown}
+         */
+        WakeWay: "direct" | "tailnet";
         /**
          * WakeWhen
          * @description How the end of a task wakes the gateway that waits.

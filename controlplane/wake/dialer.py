@@ -8,7 +8,8 @@ import anyio
 import httpcore
 
 from controlplane.wake.passage import CONNECT_SECONDS, NotThere, Passage
-from controlplane.wake.target import Target, Way, may_go_directly, refused
+from controlplane.wake.target import Target, may_go_directly, refused
+from protocol.wake import WakeWay
 
 
 class Resolver:
@@ -35,7 +36,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         passage: Passage,
         resolve: Callable[[str, int], Awaitable[list[str]]],
     ) -> None:
-        self.way: Way | None = None
+        self.way: WakeWay | None = None
         self._target = target
         self._own_port = own_port
         self._own_addresses = own_addresses
@@ -54,7 +55,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self.way = None
         if (host, port) != (self._target.host, self._target.port):
             raise NotThere(f"{host}:{port} is no gateway of the settings.")
-        if self._target.way is Way.TAILNET:
+        if self._target.way is WakeWay.TAILNET:
             return await self._by_tailnet()
         return await self._directly()
 
@@ -66,7 +67,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
                 raise
             why = exc
         else:
-            self.way = Way.TAILNET
+            self.way = WakeWay.TAILNET
             return stream
         try:
             return await self._directly()
@@ -90,7 +91,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
                 last = exc
             else:
-                self.way = Way.DIRECT
+                self.way = WakeWay.DIRECT
                 return stream
         raise last
 

@@ -11,7 +11,7 @@ import msgspec
 
 from controlplane.db import Database
 from controlplane.wake.message import Message, bounded
-from controlplane.wake.record import FIELDS, Record, maybe_time, number_of, record_of, time_of
+from controlplane.wake.record import FIELDS, Record, maybe_time, maybe_way, number_of, record_of, time_of
 from controlplane.wake.verdict import PATIENCE, Verdict
 from protocol.wake import WakeAttempt, WakeState
 
@@ -159,6 +159,7 @@ class Outbox:
                 ended=maybe_time(row["ended"]),
                 status=row["status"],
                 answer=row["answer"],
+                way=maybe_way(row["way"]),
             )
             for row in rows
         ]
@@ -210,12 +211,20 @@ class Outbox:
         settled = None if state is WakeState.QUEUED else now
         with self._db.transaction():
             self._db.run(
-                "UPDATE wake_attempts SET ended = ?, status = ?, answer = ? WHERE wake = ? AND attempt = ?",
-                (now, verdict.status, verdict.answer, record.number, record.attempts),
+                "UPDATE wake_attempts SET ended = ?, status = ?, answer = ?, way = ? WHERE wake = ? AND attempt = ?",
+                (now, verdict.status, verdict.answer, verdict.way, record.number, record.attempts),
             )
             self._db.run(
-                "UPDATE wakes SET state = ?, settled = ?, next = ?, status = ?, answer = ? WHERE number = ?",
-                (state, settled, again and number_of(again), verdict.status, verdict.answer, record.number),
+                "UPDATE wakes SET state = ?, settled = ?, next = ?, status = ?, answer = ?, way = ? WHERE number = ?",
+                (
+                    state,
+                    settled,
+                    again and number_of(again),
+                    verdict.status,
+                    verdict.answer,
+                    verdict.way,
+                    record.number,
+                ),
             )
         if settled is not None:
             self._open[record.workspace or ""] -= 1

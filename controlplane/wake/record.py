@@ -6,11 +6,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from controlplane.wake.message import delivered_text
-from protocol.wake import SessionTarget, Wake, WakeMode, WakeState
+from protocol.wake import SessionTarget, Wake, WakeMode, WakeState, WakeWay
 
 FIELDS: Final = (
     "number, id, lane, workspace, task, mode, session, gateway, state, created, since, next, settled, attempts, "
-    "status, answer"
+    "status, answer, way"
 )
 """What is selected of a wake, and ``text`` besides."""
 
@@ -34,6 +34,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     settled: datetime | None = None
     status: int | None = None
     answer: str | None = None
+    way: WakeWay | None = None
     session: SessionTarget = SessionTarget.MAIN
 
     @property
@@ -65,6 +66,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             next=self.next,
             settled=self.settled,
             answer=self.answer,
+            way=self.way,
             session=self.session if self.isolated else None,
         )
 
@@ -93,8 +95,13 @@ def record_of(row: Row) -> Record:
         settled=maybe_time(row["settled"]),
         status=row["status"],
         answer=row["answer"],
+        way=maybe_way(row["way"]),
         session=SessionTarget(row["session"]),
     )
+
+
+def maybe_way(text: str | None) -> WakeWay | None:
+    return None if text is None else WakeWay(text)
 
 
 def number_of(at: datetime) -> int:

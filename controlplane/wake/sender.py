@@ -81,6 +81,10 @@ class Sender:
         if (url := self._door(wake)) is None:
             return Verdict(fate=Fate.REJECTED, answer=NO_AGENT_DOOR)
         headers, body = self._request(wake, secret)
+        verdict = await self._attempt(url, headers, body)
+        return msgspec.structs.replace(verdict, way=self._dialer.way)
+
+    async def _attempt(self, url: str, headers: dict[str, str], body: bytes) -> Verdict:
         heard: list[Reply] = []
         with anyio.move_on_after(ANSWER_SECONDS):
             try:

@@ -25,7 +25,7 @@ from controlplane.wake.passage import Passage
 from controlplane.wake.rate import Rate
 from controlplane.wake.record import Record
 from controlplane.wake.sender import Sender
-from controlplane.wake.target import Target, Way, target_of
+from controlplane.wake.target import Target, target_of
 from controlplane.wake.verdict import PATIENCE, unwell
 from protocol.auth import IdentityKind
 from protocol.wake import (
@@ -41,6 +41,7 @@ from protocol.wake import (
     WakeMode,
     WakeRef,
     Wakes,
+    WakeWay,
 )
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class WakeService:
     def _places(self) -> list[str]:
         """Where Perry's node on the tailnet may connect to."""
         targets = (courier.target for courier in self._forwarder.couriers.values())
-        return [target.place for target in targets if target.way is Way.TAILNET]
+        return [target.place for target in targets if target.way is WakeWay.TAILNET]
 
     # --- taking them
 

@@ -2,14 +2,13 @@
 
 import ipaddress
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from controlplane.hook_settings import LOCAL, GatewaySettings, address_problem, is_tailnets, literal, plain
-from protocol.wake import WAKE_PATH
+from protocol.wake import WAKE_PATH, WakeWay
 
 GENERIC: Final = "generic"
 
@@ -23,15 +22,6 @@ UNKNOWN: Final = 404
 """What Perry's node says of places that it may not connect to, and of devices that there are not."""
 
 
-class Way(StrEnum):
-    """How a gateway is reached."""
-
-    DIRECT = "direct"
-    """From this machine."""
-    TAILNET = "tailnet"
-    """Through Perry's own node on the tailnet."""
-
-
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway: exactly this host and port, and nothing else."""
 
@@ -41,7 +31,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     secure: bool
     path: str
-    way: Way
+    way: WakeWay
 
     @property
     def generic(self) -> bool:
@@ -83,7 +73,7 @@ def target_of(gateway: GatewaySettings, *, on_tailnet: bool, domain: str | None)
         port=parts.port or (443 if secure else 80),
         secure=secure,
         path=path or "/",
-        way=Way.TAILNET if on_tailnet and is_tailnets(host, domain) else Way.DIRECT,
+        way=WakeWay.TAILNET if on_tailnet and is_tailnets(host, domain) else WakeWay.DIRECT,
     )
 
 

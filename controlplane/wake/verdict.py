@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.wake import WakeWay
+
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 600.0
 """Seconds between tries: the first, and the most that doubling makes of it."""
@@ -43,7 +45,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """``answer`` is for people. ``pause`` is how long the gateway wishes to be left alone, in seconds.
+    """``answer`` is for people. ``pause`` is how long the gateway wishes to be left alone, in seconds. ``way`` is how
+    it was connected to, where it was.
 
     ``everybody``: what happened is about the gateway, and not about this wake.
     """
@@ -53,6 +56,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     pause: float | None = None
     everybody: bool = False
+    way: WakeWay | None = None
 
 
 def of_reply(reply: Reply, *, generic: bool, now: datetime) -> Verdict:

@@ -84,8 +84,8 @@ async def test_perry_wake_and_what_became_of_it(agent: str, gateway: Gateway, tm
     assert gateway.accepted[1].json["mode"] == "next-heartbeat"
     assert "delivered" in (await perry("wakes", "list")).stdout.decode()
     shown = (await perry("wakes", "show", id_)).stdout.decode()
-    assert "home: 200" in shown
-    assert "home was woken" in (await perry("wakes", "test")).stderr.decode()
+    assert "home from the agent's machine: 200" in shown
+    assert "home was woken from the agent's machine" in (await perry("wakes", "test")).stderr.decode()
     gateway.token = "another"
     refused = await perry("wakes", "test")
     assert refused.returncode == 1 and "does not take the token" in refused.stderr.decode()

@@ -17,8 +17,9 @@ from controlplane.wake.message import audible, bounded, clean
 from controlplane.wake.passage import Passage
 from controlplane.wake.rate import Rate
 from controlplane.wake.signature import key_of, signed
-from controlplane.wake.target import Way, refused, target_of
+from controlplane.wake.target import refused, target_of
 from controlplane.wake.verdict import LONGEST_PAUSE, LONGEST_WISH, pause_after, wished_pause
+from protocol.wake import WakeWay
 from tests.fakes.wake_gateway import Gateway
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -96,21 +97,21 @@ async def gateway_of_ours():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("host", "way"),
     [
-        ("assistant", Way.TAILNET),
-        ("assistant.perry.internal", Way.TAILNET),
-        ("assistant.tail1234.ts.net", Way.TAILNET),
-        ("100.64.0.7", Way.TAILNET),
-        ("[fd7a:115c:a1e0::7]", Way.TAILNET),
-        ("localhost", Way.DIRECT),
-        ("127.0.0.1", Way.DIRECT),
-        ("192.168.1.7", Way.DIRECT),
-        ("gateway.example.com", Way.DIRECT),
+        ("assistant", WakeWay.TAILNET),
+        ("assistant.perry.internal", WakeWay.TAILNET),
+        ("assistant.tail1234.ts.net", WakeWay.TAILNET),
+        ("100.64.0.7", WakeWay.TAILNET),
+        ("[fd7a:115c:a1e0::7]", WakeWay.TAILNET),
+        ("localhost", WakeWay.DIRECT),
+        ("127.0.0.1", WakeWay.DIRECT),
+        ("192.168.1.7", WakeWay.DIRECT),
+        ("gateway.example.com", WakeWay.DIRECT),
     ],
 )
-def test_which_names_are_the_tailnets(host: str, way: Way) -> None:
+def test_which_names_are_the_tailnets(host: str, way: WakeWay) -> None:
     url = f"http://{host}:18789"
     assert target_of(gateway(url), on_tailnet=True, domain="perry.internal").way is way
-    assert target_of(gateway(url), on_tailnet=False, domain=None).way is Way.DIRECT
+    assert target_of(gateway(url), on_tailnet=False, domain=None).way is WakeWay.DIRECT
 
 
 def test_paths() -> None:
