@@ -59,7 +59,8 @@ def view(stream: IO[str]) -> View:
 
 
 def follow(client: Client, batch: Batch, shown: View, changed: Callable[[Batch], None]) -> Batch:
-    """Show it to its end, over lost connections and restarts of the agent. ``changed`` hears of each change."""
+    """Show it to its end, over lost connections and restarts of the agent. ``changed`` hears of each change,
+    and may ask the agent itself: where that does not answer, it hears of the change again."""
     id_, mark = batch.summary.id, None
     try:
         shown.update(batch)
@@ -71,6 +72,10 @@ def follow(client: Client, batch: Batch, shown: View, changed: Callable[[Batch],
                 seconds = TICK_SECONDS if isinstance(shown, Live) else POLL_SECONDS
                 wanted = WaitForBatch(id=id_, mark=mark, timeout=seconds)
                 watched = client.call("batches.wait", WatchedBatch, wanted, seconds=seconds + 30)
+                shown.update(watched.batch)
+                if watched.mark != mark:
+                    changed(watched.batch)
+                    mark = watched.mark
             except NotReachable:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > PATIENCE:
@@ -80,10 +85,6 @@ def follow(client: Client, batch: Batch, shown: View, changed: Callable[[Batch],
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             lost_at, pause = None, FIRST_PAUSE
-            shown.update(watched.batch)
-            if watched.mark != mark:
-                mark = watched.mark
-                changed(watched.batch)
             if watched.done:
                 return watched.batch
     except KeyboardInterrupt as exc:

@@ -119,10 +119,12 @@ class Collector:
             return
         container = await self._workspaces.container(item.workspace)
         git = [*_GIT, "-C", f"{HOME}/{item.workspace}"]
-        # Exactly these, as they are told: the newest first. Written are the oldest first.
+        # Exactly these, as they are told: the newest first. Written are the oldest first. One alone would mean all that
+        # came after it.
+        which = ["--no-walk=unsorted", *ids] if len(ids) > 1 else ["-1", *ids]
         made = await self._engine.exec(
             container,
-            [*git, "format-patch", "--stdout", "--no-walk=unsorted", *ids],
+            [*git, "format-patch", "--stdout", "--always", *which],
             user=USER,
             limit=PATCH_LIMIT,
         )

@@ -292,24 +292,25 @@ def test_watching_as_json(agent: FakeAgent, perry_: Perry) -> None:
 
 
 def test_watching_outlives_an_agent_that_is_away(
-    agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch
+    agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from cli.client import Client
     from cli.errors import Lost, NotReachable
 
     monkeypatch.setattr(watching, "FIRST_PAUSE", 0.001)
     ends(agent)
-    failures: Iterator[Exception] = iter([Lost("broke"), NotReachable("away"), NotReachable("away")])
+    failures: Iterator[Exception | None] = iter([Lost("broke"), NotReachable("away"), None, NotReachable("away")])
     real = Client.call
 
     def call(self: Client, procedure: str, *more: Any, **options: Any) -> Any:
-        if procedure == "batches.wait" and (failure := next(failures, None)) is not None:
+        if procedure in ("batches.wait", "batches.result") and (failure := next(failures, None)) is not None:
             raise failure
         return real(self, procedure, *more, **options)
 
     monkeypatch.setattr(Client, "call", call)
-    result = perry_("batches", "watch", ID)
-    assert result.exit_code == 1 and result.stderr.count("The agent does not answer") == 1
+    result = perry_("batches", "watch", ID, "--collect", str(tmp_path))
+    assert result.exit_code == 1 and result.stderr.count("The agent does not answer") == 2
+    assert (tmp_path / "pr-86" / "log.txt").exists() and (tmp_path / "pr-87" / "log.txt").exists()
 
 
 def test_ctrl_c_leaves_it_at_work(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
