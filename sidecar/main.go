@@ -4,7 +4,7 @@
 //
 // Where to look: settings (environment), workspace (the order of things in mode workspace), border (what may enter),
 // tun (the interface), node (joining and staying on the tailnet), dns (names), identity (who may ssh without a key),
-// forward (life without a TUN device), gateway and proxy (mode gateway), status (what the control plane reads), failure (sentences for people), pause (mode sandbox), hostrules (mode host-rules).
+// forward (life without a TUN device), gateway, proxy and wayout (mode gateway), status (what the control plane reads), failure (sentences for people), pause (mode sandbox), hostrules (mode host-rules).
 package main
 
 import (

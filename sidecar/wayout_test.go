@@ -278,9 +278,6 @@ func TestWayOutHasABound(t *testing.T) {
 
 // A control plane that was given to another user than root owns the folder; that user and root may connect.
 func TestWayOutIsTheOwnersAlone(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("to be another user takes root")
-	}
 	folder := t.TempDir()
 	for _, each := range []string{filepath.Dir(folder), folder} {
 		if err := os.Chmod(each, 0o755); err != nil { // so that the socket itself is all that is in the way

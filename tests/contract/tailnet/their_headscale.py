@@ -20,6 +20,7 @@ POLICY: dict[str, Any] = {
         {"action": "accept", "src": ["owner@"], "dst": ["tag:perry-workspace:*", "tag:perry-gateway:*", "owner@:*"]},
         {"action": "accept", "src": ["tag:perry-workspace"], "dst": ["tag:perry-workspace:*"]},
         {"action": "accept", "src": ["tag:perry-workspace"], "dst": ["tag:perry-gateway:80,443,7391,18789"]},
+        {"action": "accept", "src": ["tag:perry-gateway"], "dst": ["owner@:18789"]},
     ],
     "nodeAttrs": [{"target": ["tag:perry-workspace", "tag:perry-gateway"], "attr": ["cache-network-maps"]}],
 }

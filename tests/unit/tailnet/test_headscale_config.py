@@ -43,3 +43,12 @@ def test_no_rule_leads_from_a_workspace_to_an_owners_device() -> None:
     assert reached == {"tag:perry-workspace", "tag:perry-gateway"}
     others = [rule["dst"] for rule in rules if not set(rule["src"]) <= {"owner@", "tag:perry-workspace"}]
     assert others == [["tag:perry-gateway:80,443,7391"]], "others reach the gateway, and nothing else"
+
+
+def test_the_gateway_reaches_what_it_wakes_and_nothing_else() -> None:
+    def reached(ports: tuple[int, ...]) -> list[list[str]]:
+        return [rule["dst"] for rule in json.loads(policy(ports))["acls"] if rule["src"] == ["tag:perry-gateway"]]
+
+    assert reached(()) == []
+    assert reached((443, 18789)) == [["owner@:443,18789"]]
+    assert json.loads(policy((1,)))["acls"][:-1] == json.loads(policy())["acls"], "nothing else changes"

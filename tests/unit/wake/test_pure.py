@@ -10,7 +10,7 @@ import httpcore
 import pytest
 
 from controlplane.errors import NotReady
-from controlplane.hook_settings import GatewaySettings
+from controlplane.hook_settings import GatewaySettings, tailnet_ports
 from controlplane.wake.dialer import Dialer
 from controlplane.wake.lanes import Lanes
 from controlplane.wake.message import audible, bounded, clean
@@ -111,6 +111,7 @@ async def gateway_of_ours():  # type: ignore[no-untyped-def]
 def test_which_names_are_the_tailnets(host: str, way: WakeWay) -> None:
     url = f"http://{host}:18789"
     assert target_of(gateway(url), on_tailnet=True, domain="perry.internal").way is way
+    assert tailnet_ports([gateway(url)], "perry.internal") == ((18789,) if way is WakeWay.TAILNET else ())
     assert target_of(gateway(url), on_tailnet=False, domain=None).way is WakeWay.DIRECT
 
 
@@ -183,3 +184,16 @@ def test_a_caller_may_so_often() -> None:
     assert rate.wait("b") == 0
     now = 1.0
     assert rate.wait("a") == 0
+
+
+def test_the_ports_of_gateways_on_the_tailnet() -> None:
+    urls = (
+        "https://a",
+        "http://a.",
+        "http://b:18789",
+        "https://c:18789/x",
+        "http://192.168.1.7:9",
+        "http://d.example:8",
+    )
+    assert tailnet_ports([gateway(url) for url in urls], None) == (80, 443, 18789)
+    assert tailnet_ports([gateway(url) for url in urls], "example") == (8, 80, 443, 18789)
