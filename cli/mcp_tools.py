@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.batches import BatchRef, ListBatches, StartBatch, WaitForBatch
 from protocol.cron import AddJob, JobRef, ListJobs, ReadHistory
 from protocol.sessions import ListMessages, ListSessions, SearchSessions
-from protocol.tasks import DispatchTask, ListTasks, ReadTaskLogs, TaskRef, WaitForTasks
+from protocol.tasks import CheckTask, DispatchTask, ListTasks, ReadTaskLogs, TaskRef, WaitForTasks
 from protocol.wake import ListWakes, WakeRef
 from protocol.wire import Wire
 from protocol.workspaces import (
@@ -123,14 +124,47 @@ TOOLS: Final = (
         long=True,
     ),
     Tool(procedure="tasks.cancel", says="End a task; what it has changed stays.", takes=TaskRef, long=True),
+    Tool(
+        procedure="tasks.check",
+        says="Look now whether a task, or the agent in a workspace, works, waits, stands still or has ended.",
+        takes=CheckTask,
+        reads=True,
+        long=True,
+    ),
+    Tool(
+        procedure="batches.plan",
+        says="Show what a batch would do, and do nothing.",
+        takes=StartBatch,
+        without=("origin",),
+        reads=True,
+    ),
+    Tool(
+        procedure="batches.start",
+        says="Give each of many items to a coding agent in a workspace of its own, some at a time. Returns at once; "
+        "the person's assistant is woken once, at the end of all.",
+        takes=StartBatch,
+        without=("origin",),
+    ),
+    Tool(procedure="batches.list", says="List batches, the newest first.", takes=ListBatches, reads=True),
+    Tool(procedure="batches.get", says="How a batch and each of its items stand.", takes=BatchRef, reads=True),
+    Tool(
+        procedure="batches.wait",
+        says="Wait until a batch has changed since `mark`, or has ended, for up to five minutes. What the task of an "
+        "item left is in tasks_result.",
+        takes=WaitForBatch,
+        reads=True,
+        long=True,
+    ),
+    Tool(procedure="batches.cancel", says="Begin no item more, and end those under way.", takes=BatchRef, long=True),
     Tool(procedure="sessions.list", says="List coding agents' sessions.", takes=ListSessions, reads=True),
     Tool(procedure="sessions.messages", says="Read the messages of a session.", takes=ListMessages, reads=True),
     Tool(procedure="sessions.search", says="Search what was said in sessions.", takes=SearchSessions, reads=True),
     Tool(
         procedure="cron.add",
-        says="Have the person's assistant woken with a message: once, at intervals, or by a cron line.",
+        says="Add a job, at a time, at intervals or by a cron line: wake the person's assistant with a message, check "
+        "a workspace and tell what that comes to, or dispatch a task.",
         takes=AddJob,
-        without=("systemEvent", "session"),
+        without=("systemEvent",),
     ),
     Tool(procedure="cron.list", says="List the jobs, those that run next first.", takes=ListJobs, reads=True),
     Tool(procedure="cron.run", says="Run a job now.", takes=JobRef, long=True),

@@ -1,11 +1,7 @@
 """``perry mcp`` with the SDK's own client, in front of a whole control plane on fakes."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,8 @@ from cli.mcp_tools import TOOLS
 from controlplane.app import procedures
 from protocol.errors import ErrorCode
 from protocol.workspaces import UnsavedWork
+from tests.fakes.agent_process import running
+from tests.fakes.tasks import GOES_ON
 from tests.unit.cli.agent import FakeAgent, refuses
 from tests.unit.cli.conftest import Perry
 
@@ -35,36 +33,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A control plane in a process of its own, and what tells perry where it is."""
-    folder = tmp_path_factory.mktemp("agent")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PERRY_")}
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.agent", str(folder)],
-        env={**plain, "PERRY_PORT": str(port)},
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        answers(port)
-        yield {**plain, "PERRY_CONFIG_DIR": str(folder), "PERRY_URL": f"http://127.0.0.1:{port}"}
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
-
-
-def answers(port: int) -> None:
-    for _ in range(1200):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("the control plane does not answer")
+    with running(tmp_path_factory.mktemp("agent")) as found:
+        yield found
 
 
 def perry_mcp(environ: Mapping[str, str]) -> Client:
@@ -113,6 +83,40 @@ async def test_an_assistants_day(environ: dict[str, str]) -> None:
             assert (await done(client, "wakes_show", id=wake))["text"].endswith("Look after it.")
             assert [each["id"] for each in (await done(client, "wakes_list"))["items"]] == [wake]
             assert (await done(client, "cron_remove", job="fb"))["name"] == "fb"
+
+            task = await done(client, "tasks_dispatch", workspace="alpha", task="Sweep", agent="claude")
+            waited = await done(client, "tasks_wait", ids=[task["id"]], timeout=60)
+            assert (waited["done"], waited["items"][0]["state"]) == (True, "succeeded")
+            left = await done(client, "tasks_result", id=task["id"])
+            assert (left["lastMessage"], len(left["commits"])) == ("I have done it: Sweep", 1)
+            assert "Sweep" in (await done(client, "tasks_logs", id=task["id"]))["text"]
+            long = await done(client, "tasks_dispatch", workspace="alpha", task=GOES_ON, agent="command")
+            assert long["id"] in [each["id"] for each in (await done(client, "tasks_list"))["items"]]
+            with anyio.fail_after(60):
+                while (await done(client, "tasks_get", id=long["id"]))["state"] != "running":  # noqa: ASYNC110 — `tasks.wait` is for ends
+                    await anyio.sleep(0.05)
+            assert (await done(client, "tasks_check", workspace="alpha"))["conclusion"] == "working"
+            assert (await done(client, "tasks_cancel", id=long["id"]))["state"] == "cancelled"
+            assert "items" in await done(client, "sessions_list", workspace="alpha")
+            assert "items" in await done(client, "sessions_search", query="sweep")
+
+            items = [{"item": "hall"}, {"item": "attic"}]
+            sweeps = {"items": items, "name": "sweep-{}", "task": "Sweep the {}", "removeWhen": "done"}
+            assert len((await done(client, "batches_plan", **sweeps))["items"]) == 2
+            batch = (await done(client, "batches_start", **sweeps))["summary"]
+            assert [each["id"] for each in (await done(client, "batches_list"))["items"]] == [batch["id"]]
+            waited = await done(client, "batches_wait", id=batch["id"])
+            while not waited["done"]:
+                waited = await done(client, "batches_wait", id=batch["id"], mark=waited["mark"], timeout=60)
+            swept = (await done(client, "batches_get", id=batch["id"]))["items"]
+            assert [each["state"] for each in swept] == ["succeeded", "succeeded"], swept
+            left = await done(client, "tasks_result", id=swept[1]["task"])
+            assert left["lastMessage"] == "I have done it: Sweep the attic"
+
+            nightly = {"workspace": "alpha", "task": "Sweep"}
+            job = await done(client, "cron_add", cron="0 3 * * *", dispatch=nightly)
+            assert (job["action"], job["workspace"]) == ("dispatch", "alpha")
+            assert (await done(client, "cron_add", every="1h", check="alpha"))["name"] == "check-alpha"
 
             assert (await done(client, "workspaces_stop", name="alpha"))["status"] == "stopped"
 
