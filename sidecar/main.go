@@ -1,10 +1,12 @@
 // Command perry-sidecar stands beside a workspace in its network namespace: it holds that namespace open (mode
-// sandbox), makes it a guarded node of the tailnet (mode workspace), and sets the few rules that the host needs for
+// sandbox, by way of mode border), makes it a guarded node of the tailnet (mode workspace), and sets the few rules that the host needs for
 // this (mode host-rules). In mode gateway it is the control plane's own node on the tailnet.
 //
-// Where to look: settings (environment), workspace (the order of things in mode workspace), border (what may enter),
-// tun (the interface), node (joining and staying on the tailnet), dns (names), identity (who may ssh without a key),
-// forward (life without a TUN device), gateway, proxy and wayout (mode gateway), status (what the control plane reads), failure (sentences for people), pause (mode sandbox), hostrules (mode host-rules).
+// Where to look: settings (environment), handover (secrets, on standard input), sandbox (mode border), workspace (the
+// order of things in mode workspace), border (what may enter), tun (the interface), node (joining and staying on the
+// tailnet), dns (names), identity (who may ssh without a key), forward (life without a TUN device), gateway, proxy and
+// wayout (mode gateway), status (what the control plane reads), failure (sentences for people), pause (mode sandbox),
+// hostrules (mode host-rules).
 package main
 
 import (
@@ -23,16 +25,17 @@ const usage = `perry-sidecar <mode>
 
   workspace    guard this network namespace and join the tailnet; settings are PERRY_* variables
   sandbox      hold this network namespace open until a signal comes
+  border       guard this network namespace, then become mode sandbox
   gateway      join the tailnet for the control plane, and pass requests on to its socket with who sent them
   host-rules   put the host's firewall rules in place (--remove takes them away again)
 `
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run is the whole program. The exit status is 0 for a graceful end, 1 for a failure and 2 for wrong usage.
-func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+func run(args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return 2
@@ -42,7 +45,9 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	var err error
 	switch args[0] {
 	case "workspace":
-		err = runWorkspace(ctx, getenv, stdout, stderr)
+		err = runWorkspace(ctx, getenv, stdin, stdout, stderr)
+	case "border":
+		err = runBorder(getenv, stdout)
 	case "gateway":
 		err = runGateway(ctx, getenv, stdout, stderr)
 	case "host-rules":

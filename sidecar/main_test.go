@@ -15,7 +15,7 @@ const asProgram = "PERRY_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+		os.Exit(run(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 	}
 	if socket := os.Getenv(asCaller); socket != "" {
 		fmt.Print(callWayOut(socket))
@@ -33,7 +33,7 @@ func environment(of map[string]string) func(string) string {
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{nil, {"bridge"}, {"--help"}} {
 		var out, failed bytes.Buffer
-		if status := run(args, environment(nil), &out, &failed); status != 2 || !contains(failed.String(), "perry-sidecar <mode>") {
+		if status := run(args, environment(nil), nil, &out, &failed); status != 2 || !contains(failed.String(), "perry-sidecar <mode>") {
 			t.Errorf("%v: status %d, %q", args, status, failed.String())
 		}
 		if out.Len() > 0 {
@@ -44,7 +44,7 @@ func TestUsage(t *testing.T) {
 
 func TestWrongSettingsAreOneSentence(t *testing.T) {
 	var out, failed bytes.Buffer
-	if status := run([]string{"workspace"}, environment(nil), &out, &failed); status != 1 || !contains(failed.String(), "PERRY_HOSTNAME") {
+	if status := run([]string{"workspace"}, environment(nil), nil, &out, &failed); status != 1 || !contains(failed.String(), "PERRY_HOSTNAME") {
 		t.Errorf("status %d, %q", status, failed.String())
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,6 +41,7 @@ type Node struct {
 
 	// Of the goroutine in Run alone:
 	keyInUse bool         // the coordinator was given a key that it has not answered yet
+	given    string       // that key
 	starting bool         // told to start anew; what is heard until it does is of the time before
 	refusal  string       // why it said no for good; only a signal or a restart makes us ask again
 	trouble  string       // what it last said no to, while we go on asking
@@ -70,7 +70,7 @@ func startNode(s Settings, device tun.Device, report *Reporter, log *slog.Logger
 	key := n.key()
 	if !n.enrolled() {
 		// A node with a state of its own starts without the key: a wrong one would make it fail.
-		n.server.AuthKey, n.keyInUse = key, key != ""
+		n.server.AuthKey, n.keyInUse, n.given = key, key != "", key
 	}
 	if !n.enrolled() && key == "" {
 		report.Update(func(snap *Snapshot) { snap.State, snap.Error = stateNeedsKey, n.noKey() })
@@ -101,30 +101,32 @@ func (n *Node) key() string {
 	return strings.TrimSpace(string(text))
 }
 
-func (n *Node) enrolledFile() string { return filepath.Join(n.settings.StateDir, "enrolled") }
-
 func (n *Node) enrolled() bool {
-	_, err := os.Stat(n.enrolledFile())
-	return err == nil
+	return exists(n.settings.enrolledFile())
 }
 
 // firstTailnet is what an empty note of an earlier version means: there was no other.
 const firstTailnet = "embedded"
 
+// notedTailnet is what the enrolled file says.
+func notedTailnet(noted []byte) string {
+	if len(noted) == 0 {
+		return firstTailnet
+	}
+	return string(noted)
+}
+
 // leaveAnother forgets a place on another tailnet than this one. Its node key is nothing here, and its cached network
 // map would make this node believe itself at home.
 func (n *Node) leaveAnother() error {
-	noted, err := os.ReadFile(n.enrolledFile())
+	noted, err := os.ReadFile(n.settings.enrolledFile())
 	if errors.Is(err, os.ErrNotExist) || n.settings.TailnetID == "" {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	was := string(noted)
-	if was == "" {
-		was = firstTailnet
-	}
+	was := notedTailnet(noted)
 	if was == n.settings.TailnetID {
 		return nil
 	}
@@ -132,7 +134,7 @@ func (n *Node) leaveAnother() error {
 	if err := os.RemoveAll(n.settings.nodeDir()); err != nil {
 		return err
 	}
-	return os.Remove(n.enrolledFile())
+	return os.Remove(n.settings.enrolledFile())
 }
 
 // Run follows the tailnet until the context ends, and joins anew whenever reenrol says so.
@@ -223,11 +225,14 @@ func (n *Node) enrol(ctx context.Context) {
 		n.log.Warn("told to enrol again, but there is no auth key", "file", n.settings.keyFile())
 		return
 	}
+	if n.keyInUse && key == n.given {
+		return // a one-off key must not be used twice
+	}
 	prefs := ipn.NewPrefs()
 	prefs.Hostname = n.settings.Hostname
 	prefs.ControlURL = n.settings.ControlURL
 	prefs.WantRunning = true
-	n.refusal, n.trouble, n.keyInUse, n.starting = "", "", true, true
+	n.refusal, n.trouble, n.keyInUse, n.given, n.starting = "", "", true, key, true
 	err := n.client.Start(ctx, ipn.Options{AuthKey: key, UpdatePrefs: prefs})
 	if err == nil {
 		err = n.loginWithoutNodeKey(ctx)
@@ -300,7 +305,7 @@ func (n *Node) leave(ctx context.Context) {
 	if err := n.client.Logout(ctx); err != nil {
 		n.log.Warn("the place without the tag could not be given up", "error", err)
 	}
-	for _, file := range []string{n.enrolledFile(), n.settings.keyFile()} {
+	for _, file := range []string{n.settings.enrolledFile(), n.settings.keyFile()} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			n.log.Warn("what belongs to the place without the tag could not be removed", "error", err)
 		}
@@ -360,7 +365,7 @@ func (n *Node) settle(status *ipnstate.Status) error {
 	}
 	n.keyInUse = false
 	if !n.enrolled() {
-		if err := os.WriteFile(n.enrolledFile(), []byte(n.settings.TailnetID), 0o600); err != nil {
+		if err := os.WriteFile(n.settings.enrolledFile(), []byte(n.settings.TailnetID), 0o600); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +37,10 @@ type process struct {
 }
 
 func startProcess(t *testing.T, ns *namespace, settings map[string]string) *process {
+	return startProcessWith(t, ns, settings, nil)
+}
+
+func startProcessWith(t *testing.T, ns *namespace, settings map[string]string, stdin io.Reader) *process {
 	t.Helper()
 	path, err := os.Executable()
 	if err != nil {
@@ -47,6 +52,7 @@ func startProcess(t *testing.T, ns *namespace, settings map[string]string) *proc
 		p.command.Env = append(p.command.Env, name+"="+value)
 	}
 	p.command.Stderr = &p.errors
+	p.command.Stdin = stdin
 	out, err := p.command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -189,18 +195,22 @@ func newLandscape(t *testing.T) landscape {
 
 func (l landscape) join(t *testing.T, ns *namespace, name, dir string) *process {
 	t.Helper()
-	p := startProcess(t, ns, map[string]string{
+	return l.joinWith(t, ns, name, dir, nil)
+}
+
+func (l landscape) joinWith(t *testing.T, ns *namespace, name, dir string, stdin io.Reader) *process {
+	t.Helper()
+	return startProcessWith(t, ns, map[string]string{
 		"PERRY_HOSTNAME": name, "PERRY_CONTROL_URL": l.url, "PERRY_STATE_DIR": dir, "PERRY_RUN_DIR": filepath.Join(dir, "run"),
-	})
-	return p
+	}, stdin)
 }
 
 func TestConnectionOutlivesTheSidecar(t *testing.T) {
 	l := newLandscape(t)
 	alphaDir, betaDir := t.TempDir(), t.TempDir()
 	giveKey(t, Settings{StateDir: alphaDir}, "tskey-one")
-	giveKey(t, Settings{StateDir: betaDir}, "tskey-two")
-	alpha, beta := l.join(t, l.alpha, "alpha", alphaDir), l.join(t, l.beta, "beta", betaDir)
+	alpha := l.join(t, l.alpha, "alpha", alphaDir)
+	beta := l.joinWith(t, l.beta, "beta", betaDir, strings.NewReader(`{"authKey": "tskey-two"}`+"\n"))
 	alpha.until("joined with TUN", func(s Snapshot) bool { return joined(s) && s.TUN })
 	to := beta.until("joined with TUN", func(s Snapshot) bool { return joined(s) && s.TUN }).IPs[0].String()
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,4 +90,51 @@ func TestSandboxIsSmall(t *testing.T) {
 	t.Logf("%d kB", kilobytes)
 	_ = command.Process.Kill()
 	_ = command.Wait()
+}
+
+func TestTheBorderStandsBeforeTheSandboxIsOne(t *testing.T) {
+	ns := newNamespace(t)
+	joinBy(ns, "eth0", []string{"10.9.0.2/28"}, newNamespace(t), "bridge0", []string{"10.9.0.1/28"})
+	ns.route("default", "10.9.0.1")
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command("setpriv", "--no-new-privs", path, "border")
+	command.Env = []string{asProgram + "=1", "PERRY_WORKER_PORT=7399"}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.do(func() { ns.must(command.Start()) })
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != borderStands+"\n" {
+		t.Fatalf("it said %q, %v", line, err)
+	}
+	if rules := ns.run("nft", "list", "table", "inet", borderTable); !contains(rules, "7399") || !contains(rules, "10.9.0.1") {
+		t.Errorf("no border stands: %s", rules)
+	}
+	for deadline := time.Now().Add(5 * time.Second); !waitsForSignals(command.Process.Pid); {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not become a sandbox")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, set := range []string{"CapPrm:", "CapEff:"} {
+		if has := statusLine(command.Process.Pid, set); strings.Trim(has, "0") != "" {
+			t.Errorf("the sandbox has capabilities: %s %s", set, has)
+		}
+	}
+}
+
+func TestWithoutABorderThereIsNoSandbox(t *testing.T) {
+	var out, failed bytes.Buffer
+	if status := run([]string{"border"}, environment(map[string]string{"PERRY_SSH_PORT": "x"}), nil, &out, &failed); status != 1 ||
+		!contains(failed.String(), "PERRY_SSH_PORT") || out.Len() != 0 {
+		t.Errorf("%d, %q, %q", status, out.String(), failed.String())
+	}
 }

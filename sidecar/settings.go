@@ -13,7 +13,7 @@ import (
 	"tailscale.com/envknob"
 )
 
-// Settings of the modes with a tailnet node, read once from the environment. They hold no secret: the auth key comes as a file.
+// Settings of the modes with a tailnet node, read once from the environment. They hold no secret: the auth key comes otherwise (handover).
 type Settings struct {
 	Hostname      string       // PERRY_HOSTNAME: the workspace's name on the tailnet
 	Join          bool         // PERRY_TAILNET: "join", or "none" for border and DNS stub alone
@@ -110,22 +110,36 @@ func readSettings(getenv func(string) string) (Settings, error) {
 		}
 		s.Refused = append(s.Refused, addr.Unmap())
 	}
-	for _, port := range []struct {
-		name, otherwise string
-		into            *uint16
-	}{
-		{"PERRY_WIREGUARD_PORT", "41641", &s.WireGuardPort},
-		{"PERRY_WORKER_PORT", "7392", &s.WorkerPort},
-		{"PERRY_SSH_PORT", "22", &s.SSHPort},
-	} {
-		if err := parsePort(port.name, or(port.name, port.otherwise), port.into); err != nil {
-			return s, err
-		}
+	border, err := readBorder(getenv)
+	if err != nil {
+		return s, err
 	}
+	s.WireGuardPort, s.WorkerPort, s.SSHPort = border.WireGuardPort, border.WorkerPort, border.SSHPort
 	if err := s.LogLevel.UnmarshalText([]byte(or("PERRY_LOG", "info"))); err != nil {
 		return s, fmt.Errorf("PERRY_LOG is %q; it may be debug, info, warn or error.", getenv("PERRY_LOG"))
 	}
 	return s, nil
+}
+
+// readBorder parses the ports that the border lets through.
+func readBorder(getenv func(string) string) (b Border, err error) {
+	for _, port := range []struct {
+		name, otherwise string
+		into            *uint16
+	}{
+		{"PERRY_WIREGUARD_PORT", "41641", &b.WireGuardPort},
+		{"PERRY_WORKER_PORT", "7392", &b.WorkerPort},
+		{"PERRY_SSH_PORT", "22", &b.SSHPort},
+	} {
+		text := getenv(port.name)
+		if text == "" {
+			text = port.otherwise
+		}
+		if err := parsePort(port.name, text, port.into); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 func parsePort(name, text string, into *uint16) error {
@@ -150,8 +164,11 @@ func list(text string) []string {
 // nodeDir is tsnet's own folder. Two processes on one of these would share a node key and take each other's traffic.
 func (s Settings) nodeDir() string { return filepath.Join(s.StateDir, "node") }
 
-// keyFile is where the control plane puts an auth key.
+// keyFile is where an auth key waits to be used.
 func (s Settings) keyFile() string { return filepath.Join(s.StateDir, "auth-key") }
+
+// enrolledFile says which tailnet this node has a place on.
+func (s Settings) enrolledFile() string { return filepath.Join(s.StateDir, "enrolled") }
 
 // tailscalesOwn tells whether the coordinator is Tailscale's service.
 func (s Settings) tailscalesOwn() bool {

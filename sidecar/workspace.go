@@ -9,29 +9,33 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/tailscale/wireguard-go/tun"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// runWorkspace is mode workspace: border, then names and the whois socket, then the tailnet. What fails before the
-// border stands ends the process, since the workspace may not start without it; a tailnet that cannot be joined does
-// not, since the workspace is of use without it.
-func runWorkspace(ctx context.Context, getenv func(string) string, stdout, stderr io.Writer) error {
+// stubRetry is how soon a place that was taken is looked at again.
+const stubRetry = 2 * time.Second
+
+// runWorkspace is mode workspace: border, then names, then what is handed over, the whois socket and the tailnet. What
+// fails before the border stands ends the process; a tailnet that cannot be joined does not, since the workspace is of
+// use without it.
+func runWorkspace(ctx context.Context, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
 	s, err := readSettings(getenv)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: s.LogLevel}))
 	report := newReporter(stdout, Snapshot{State: stateStarting, Hostname: s.Hostname})
-	if err := guardedWorkspace(ctx, s, report, log); err != nil {
+	if err := guardedWorkspace(ctx, s, stdin, report, log); err != nil {
 		report.Update(func(snap *Snapshot) { snap.State, snap.Error = stateFailed, err.Error() })
 		return err
 	}
 	return nil
 }
 
-func guardedWorkspace(ctx context.Context, s Settings, report *Reporter, log *slog.Logger) error {
+func guardedWorkspace(ctx context.Context, s Settings, stdin io.Reader, report *Reporter, log *slog.Logger) error {
 	// From the first moment, since without a handler the signal ends the process.
 	reenrol := make(chan os.Signal, 1)
 	signal.Notify(reenrol, syscall.SIGHUP)
@@ -51,18 +55,45 @@ func guardedWorkspace(ctx context.Context, s Settings, report *Reporter, log *sl
 		return err
 	}
 	names := &laterNames{}
-	stub, err := startDNSStub(stubAddress, names, log)
-	if err != nil {
-		return err
-	}
-	defer stub.Close()
+	defer serveNames(ctx, names, log)()
 	report.Update(func(snap *Snapshot) { snap.Border = true })
 	if !s.Join {
 		report.Update(func(snap *Snapshot) { snap.State = stateDisabled })
 		<-ctx.Done()
 		return nil
 	}
+	takeHandovers(stdin, s, reenrol, log).Wait(ctx)
 	return onTailnet(ctx, s, names, report, log, reenrol)
+}
+
+// serveNames has the DNS stub answer until the returned function is called. A program of the workspace may have taken
+// its place, which is no reason for the workspace to lose its tailnet: it is tried again.
+func serveNames(ctx context.Context, names TailnetNames, log *slog.Logger) func() {
+	stub, err := startDNSStub(stubAddress, names, log)
+	if err == nil {
+		return stub.Close
+	}
+	log.Warn("names of the tailnet cannot be answered yet", "error", err)
+	ctx, cancel := context.WithCancel(ctx)
+	var trying sync.WaitGroup
+	trying.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(stubRetry):
+			}
+			if stub, err := startDNSStub(stubAddress, names, log); err == nil {
+				defer stub.Close()
+				<-ctx.Done()
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		trying.Wait()
+	}
 }
 
 func onTailnet(ctx context.Context, s Settings, names *laterNames, report *Reporter, log *slog.Logger, reenrol <-chan os.Signal) error {
