@@ -1,6 +1,6 @@
 """Wakes with a gateway that is an HTTP server on loopback; nothing else is needed."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,8 +24,10 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database.open(tmp_path / "state.db")
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database.open(tmp_path / "state.db")
+    yield database
+    database.close()
 
 
 def settings(folder: Path, *gateways: Gateway, kind: str = "openclaw") -> HookSettings:
