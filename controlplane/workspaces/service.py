@@ -313,7 +313,8 @@ class Workspaces:
         request = _with_wishes(record.request, wanted)
         running = self._jobs.get(name)
         if running is not None and running.kind == "start":
-            if request != record.request:
+            # What is cloned by now need not be cloned again, and is no other wish.
+            if msgspec.structs.replace(request, cloned=record.request.cloned) != record.request:
                 raise Conflict(f"{name!r} is being started with other options; wait for that start, then start again.")
             return running
         if running is not None:

@@ -1,6 +1,7 @@
 """Starting, stopping, deleting, on fakes."""
 
 import anyio
+import msgspec
 import pytest
 
 from controlplane.errors import (
@@ -162,6 +163,30 @@ async def test_a_repository_comes_once(agent: Agent) -> None:
     await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/a"))
     await agent.workspaces.stop("alpha")
     await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert len([command for command in agent.pods.commands if "clone" in command]) == 1
+
+
+async def test_a_start_that_has_cloned_is_joined_by_who_wants_the_same(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts, goes_on = anyio.Event(), anyio.Event()
+
+    async def prepare(container: str, name: str, progress: object) -> bool:
+        scripts.set()
+        await goes_on.wait()
+        return False
+
+    monkeypatch.setattr(agent.provisions, "prepare", prepare)
+    wanted = StartWorkspace(name="alpha", clone="https://example.org/a", wait=False)
+    await agent.workspaces.start(wanted)
+    with anyio.fail_after(20):
+        await scripts.wait()
+    await agent.workspaces.start(wanted)
+    with pytest.raises(Conflict, match="other options"):
+        await agent.workspaces.start(StartWorkspace(name="alpha", clone="https://example.org/b", wait=False))
+    goes_on.set()
+    joined = await agent.workspaces.start(msgspec.structs.replace(wanted, wait=True))
+    assert joined.startup is not None and joined.startup.state is StartupState.SUCCEEDED
     assert len([command for command in agent.pods.commands if "clone" in command]) == 1
 
 
