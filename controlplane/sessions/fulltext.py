@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from controlplane.sessions.query import BEGIN, END, words
+from controlplane.sessions.waiting import Waiting
 
 BATCH_BYTES: Final = 4 << 20
 """Of messages that enter the full text in one transaction: about two tenths of a second, in which others wait."""
@@ -50,10 +51,10 @@ class Scope(msgspec.Struct, frozen=True):
     agent: str | None = None
 
 
-def put_in(db: sqlite3.Connection) -> bool:
+def put_in(db: sqlite3.Connection, waiting: Waiting) -> bool:
     """Some of the messages that wait enter the full text. Whether more wait."""
     rows = db.execute(
-        "SELECT pending.message AS id, messages.role, messages.at, messages.blocks, sessions.workspace, "
+        "SELECT pending.message AS id, pending.token, messages.role, messages.at, sessions.workspace, "
         "sessions.agent, sessions.last_activity FROM pending LEFT JOIN messages ON messages.id = pending.message "
         "LEFT JOIN sessions ON sessions.body = pending.message >> 24 ORDER BY pending.message LIMIT ?",
         (BATCH,),
@@ -63,10 +64,13 @@ def put_in(db: sqlite3.Connection) -> bool:
     entries: list[tuple[int, str, str, str]] = []
     for row in rows:
         taken.append((row["id"],))
-        if row["blocks"] is None or row["workspace"] is None:
+        if row["role"] is None or row["workspace"] is None:
             continue  # It was rewritten or deleted before it was its turn.
-        size += len(row["blocks"])
-        found = words(row["role"], row["blocks"])
+        found = waiting.take(row["token"])
+        if found is None:
+            (blocks,) = db.execute("SELECT blocks FROM messages WHERE id = ?", (row["id"],)).fetchone()
+            found = words(row["role"], blocks)
+        size += sum(map(len, found))
         if any(found):
             doc = _number(db, row["id"], (row["at"] or row["last_activity"]) // 1000)
             entries.append((doc, *found, scope_of(row["workspace"], row["agent"])))

@@ -71,8 +71,11 @@ def tools(role: str, blocks: str) -> str:
 
 def words(role: str, blocks: str) -> tuple[str, str]:
     """Both, said and tools, from a message's JSON."""
-    found = _blocks.decode(blocks)
-    return said_of(role, found), tools_of(role, found)
+    return words_of(role, _blocks.decode(blocks))
+
+
+def words_of(role: str, blocks: Sequence[Block]) -> tuple[str, str]:
+    return said_of(role, blocks), tools_of(role, blocks)
 
 
 def said_of(role: str, blocks: Sequence[Block]) -> str:

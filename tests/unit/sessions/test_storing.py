@@ -2,20 +2,22 @@
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import pytest
 
 from controlplane.errors import OutOfSpace
-from controlplane.sessions import store
+from controlplane.sessions import follower, store
 from controlplane.sessions.aggregate import Key
 from controlplane.sessions.masking import Mask
 from controlplane.sessions.storing import Storing
+from controlplane.sessions.waiting import Waiting
 from protocol.sessions import SessionStatus
 from protocol.worker import Page, SessionFacts, SessionSeen
 from tests.fakes.worker import message
-from tests.unit.sessions.conftest import Index
+from tests.unit.sessions.conftest import Index, until
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ async def rows(index: Index) -> list[int]:
 
 async def test_pages_that_wait_are_written_together(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     found, writes, write = await rows(index), 0, index.database.write
-    storing = Storing(index.database, Mask)
+    storing = Storing(index.database, Mask, Waiting())
 
     async def slowly(work: Callable[[sqlite3.Connection], T]) -> T:
         nonlocal writes
@@ -62,7 +64,7 @@ async def test_pages_that_wait_are_written_together(index: Index, monkeypatch: p
 
 async def test_each_is_told_that_there_is_no_space(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     found = await rows(index)
-    storing = Storing(index.database, Mask)
+    storing = Storing(index.database, Mask, Waiting())
 
     async def full(work: object) -> None:
         await anyio.sleep(0.05)
@@ -84,3 +86,32 @@ async def test_each_is_told_that_there_is_no_space(index: Index, monkeypatch: py
                 tasks.start_soon(add, number)
     assert failed == SESSIONS and storing.size == 0
     assert await storing.add(found[0], page, None, lambda: seen(0)) is not None
+
+
+def test_words_wait_once_and_not_too_many() -> None:
+    waiting = Waiting(limit=10)
+    first, second = waiting.put(("said", "tool")), waiting.put(("x", ""))
+    assert waiting.take(second) == ("x", "") and waiting.take(second) is None and waiting.take(0) is None
+    third = waiting.put(("longer", ""))
+    assert waiting.take(first) is None and waiting.take(third) == ("longer", "")
+    assert Waiting().put(("", "")) > third
+
+
+async def test_what_waits_when_all_ends_is_searched_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words are not in memory then."""
+    monkeypatch.setattr(follower, "SETTLED_SECONDS", 3600.0)
+    before = Index(tmp_path)
+    worker = before.worker()
+    worker.write("one", message(0, "first words"), message(1, "more words"))
+    async with before.running(), before.followed():
+        await until(lambda: before.messages("one"), "it is read")
+        assert await before.found("words") == []
+    monkeypatch.setattr(follower, "SETTLED_SECONDS", 0.0)
+    after = Index(tmp_path)
+    after.workers["alpha"] = worker
+    async with after.running(), after.followed():
+        await after.settled()
+        assert sorted(await after.found("words")) == [("one", 0), ("one", 1)]
+        worker.rewrite("one", message(0, "other"))
+        await after.settled()
+        assert await after.found("words") == [] and await after.found("other") == [("one", 0)]
