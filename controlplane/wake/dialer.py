@@ -60,10 +60,13 @@ class Dialer(httpcore.AsyncNetworkBackend):
         return await self._directly()
 
     async def _by_tailnet(self) -> httpcore.AsyncNetworkStream:
+        own = set(self._own_addresses())
+        if self._target.host in own:
+            return await self._directly()
         try:
             stream = await self._passage.connect(self._target)
         except NotThere as exc:
-            if not may_go_directly(self._target, exc.status, on_tailnet_itself=any(self._own_addresses())):
+            if not may_go_directly(self._target, exc.status, on_tailnet_itself=bool(own)):
                 raise
             why = exc
         else:

@@ -141,6 +141,14 @@ async def test_a_machine_that_tries_by_itself_says_both(tmp_path: Path) -> None:
         assert str(caught.value) == GUARDED["says"]
 
 
+async def test_this_machines_own_address_is_reached_from_it(tmp_path: Path) -> None:
+    async with WayOut().open(tmp_path / "out" / "forward.sock") as way:
+        with pytest.raises(httpcore.ConnectError):
+            # That is where it would go: to this machine, and not by the node.
+            await connect(dialer(tmp_path, "100.64.0.9:1", own=("100.64.0.9",), means="100.64.0.9"))
+    assert way.heard == []
+
+
 def service(
     folder: Path, database: Database, *gateways: GatewaySettings, domain: Callable[[], str | None] = lambda: None
 ) -> WakeService:
