@@ -56,6 +56,17 @@ AFTERWARDS: Final = timedelta(seconds=30)
 """So long after the end of its task a session may still write."""
 
 
+class Look(msgspec.Struct, frozen=True):
+    """What is kept of the latest look at a task. ``said`` is what was told last: nobody is told the same again and
+    again."""
+
+    marks: Marks
+    said: Conclusion | None = None
+
+
+_looks: msgspec.json.Decoder[Look] = msgspec.json.Decoder(Look)
+
+
 class Workspaces(Protocol):
     """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
 
@@ -88,9 +99,7 @@ class Fallback:
         self._every = every
         self._stall = stall
         self._now = now
-        self._marks: dict[str, Marks] = {}
-        self._said: dict[str, Conclusion] = {}
-        """What was said last of each: nobody is told the same again and again."""
+        self._looks = {id_: _looks.decode(look) for id_, look in store.looks().items()}
 
     async def run(self) -> None:
         """For ever."""
@@ -98,15 +107,18 @@ class Fallback:
         pause = min(max(shortest, SHORTEST_SECONDS), LOOK_SECONDS)
         while True:
             began = anyio.current_time()
-            await self.look_at_all()
+            try:
+                await self.look_at_all()
+            except Exception:
+                # As when the disk is full. The next round makes up for it.
+                log.exception("tasks could not be looked at")
             await anyio.sleep(max(began + pause - anyio.current_time(), 0))
 
     async def look_at_all(self) -> None:
         """One round. A look that fails is one that the next round makes up for."""
         under_way = [record for record in self._store.unsettled() if not record.over]
         ids = {record.id for record in under_way}
-        self._marks = {id_: marks for id_, marks in self._marks.items() if id_ in ids}
-        self._said = {id_: said for id_, said in self._said.items() if id_ in ids}
+        self._looks = {id_: look for id_, look in self._looks.items() if id_ in ids}
         limiter = anyio.CapacityLimiter(AT_ONCE)
 
         async def look(record: Record) -> None:
@@ -121,6 +133,7 @@ class Fallback:
         async with anyio.create_task_group() as tasks:
             for record in under_way:
                 tasks.start_soon(look, record)
+        self._store.save_looks({id_: msgspec.json.encode(left).decode() for id_, left in self._looks.items()})
 
     async def check(self, wanted: CheckTask) -> Checked:
         """What a look concludes, now. What waits is not changed by it."""
@@ -164,12 +177,11 @@ class Fallback:
         if record.state is TaskState.QUEUED and self._problem(record.id) is None:
             return  # Its turn has not come.
         verdict = await self._conclude(record)
-        self._marks[record.id] = verdict.marks
+        said = self._said(record.id) if verdict.wakes else None
+        self._looks[record.id] = Look(marks=verdict.marks, said=said)
         latest = self._store.get(record.id)
         if latest is None or (latest.state in UNDER_WAY) != (record.state in UNDER_WAY) or latest.over:
             return  # It ended (or began) while it was looked at, and that tells of itself.
-        if not verdict.wakes:
-            self._said.pop(latest.id, None)
         latest = self._note_stall(latest, verdict)
         if verdict.conclusion is Conclusion.STALLED and latest.wakes:
             await self._say(latest, verdict, f"{latest.id}-stalled-{latest.stalls}")
@@ -185,7 +197,11 @@ class Fallback:
             seen = self._looker.at_queued(record, self._problem(record.id))
         else:
             seen = await self._looker.at_task(record)
-        return policy.conclude(seen, self._marks.get(record.id), stall=self._stall)
+        before = self._looks.get(record.id)
+        return policy.conclude(seen, None if before is None else before.marks, stall=self._stall)
+
+    def _said(self, id_: str) -> Conclusion | None:
+        return self._looks[id_].said if id_ in self._looks else None
 
     def _note_stall(self, record: Record, verdict: Verdict) -> Record:
         stalls = verdict.conclusion is Conclusion.STALLED
@@ -206,12 +222,12 @@ class Fallback:
         return max(0, int((self._now() - record.created).total_seconds() // every))
 
     async def _say(self, record: Record, verdict: Verdict, id_: str) -> None:
-        if self._said.get(record.id) == verdict.conclusion:
+        if self._said(record.id) == verdict.conclusion:
             return
         commands = " ".join(f"`{command}`" for command in verdict.commands)
         text = f"{verdict.text} Look further: {commands}" if commands else verdict.text
         await self._waker.wake(text, mode=record.wishes.wake, workspace=record.workspace, task=record.id, id=id_)
-        self._said[record.id] = verdict.conclusion
+        self._looks[record.id] = Look(marks=verdict.marks, said=verdict.conclusion)
 
 
 def _is_of(task: Record, active: datetime) -> bool:

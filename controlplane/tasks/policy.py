@@ -40,6 +40,11 @@ TRICKLE: Final = 0.05
 OpenCode 1.5 to 1.7 %, Claude Code 0.3 %, Codex 0.1 %."""
 
 
+LONGEST: Final = 120.0
+"""Seconds between two looks over which a trickle says something. Over more, as while nobody looked, any work hides in
+it."""
+
+
 class Conclusion(StrEnum):
     """What it comes to."""
 
@@ -133,7 +138,7 @@ def _differs(seen: Seen, before: Marks) -> bool:
     # A total that is less than before is of other processes.
     if seen.processes is not None and before.cpu is not None:
         used = seen.processes.cpu - before.cpu
-        if used < 0 or used / seconds > TRICKLE:
+        if used < 0 or used > TRICKLE * min(seconds, LONGEST):
             return True
     return (
         (seen.session is not None and seen.session.messages != before.messages)

@@ -1,7 +1,7 @@
 """Tasks in state.db."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -64,6 +64,17 @@ class Store:
     def unsettled(self) -> list[Record]:
         """What is not done with, in order: queued, under way, or ended with something still owed."""
         return self._select("settled = 0", (), "ORDER BY number")
+
+    def looks(self) -> dict[str, str]:
+        """What the latest look at each task that is not done with has left."""
+        rows = self._db.rows("SELECT id, look FROM tasks WHERE settled = 0 AND look IS NOT NULL")
+        return {row["id"]: row["look"] for row in rows}
+
+    def save_looks(self, looks: Mapping[str, str]) -> None:
+        """In one step."""
+        with self._db.transaction():
+            for id_, look in looks.items():
+                self._db.run("UPDATE tasks SET look = ? WHERE id = ?", (look, id_))
 
     def save(self, record: Record) -> None:
         """Write down all that changes in the life of a task."""

@@ -1,6 +1,7 @@
 """Tasks from their turn to their end, and what is owed after it."""
 
 import anyio
+import msgspec
 import pytest
 
 from controlplane.db import Database
@@ -18,7 +19,7 @@ from protocol.tasks import (
     WakeWhen,
 )
 from protocol.worker import StartTask, TaskOutcome
-from protocol.workspaces import WorkspaceStatus
+from protocol.workspaces import Startup, StartupState, Step, StepStatus, WorkspaceStatus
 from tests.unit.tasks.conftest import Scene
 
 
@@ -101,6 +102,33 @@ async def test_a_workspace_is_made_for_its_task(scene: Scene) -> None:
         await scene.until(task.id, TaskState.RUNNING)
     (started,) = scene.workspaces.started
     assert (started.name, started.clone, started.new_branch) == ("beta", "https://x/y.git", "fix/issue-78")
+
+
+@pytest.mark.parametrize(("status", "starts"), [(StepStatus.FAILED, 1), (StepStatus.DONE, 0)])
+async def test_a_clone_that_failed_while_nobody_heard_is_tried_again(
+    scene: Scene, status: StepStatus, starts: int
+) -> None:
+    scene.running("beta")
+    step = Step(id="clone", title="Clone", status=status)
+    startup = Startup(attempt=1, state=StartupState.FAILED, steps=[step])
+    scene.workspaces.there["beta"] = msgspec.structs.replace(scene.workspaces.there["beta"], startup=startup)
+    async with scene.at_work():
+        task = await scene.dispatch("beta", create=True, clone="https://x/y.git")
+        await scene.until(task.id, TaskState.RUNNING)
+    assert [each.clone for each in scene.workspaces.started] == ["https://x/y.git"] * starts
+
+
+async def test_a_quiet_tasks_end_wakes_nobody_and_its_question_does(scene: Scene) -> None:
+    worker = scene.running("alpha")
+    async with scene.at_work():
+        task = await scene.service.dispatch(DispatchTask(workspace="alpha", task="Fix it"), quiet=True)
+        await scene.until(task.id, TaskState.RUNNING)
+        worker.tell(task.id, TaskState.WAITING, reason="May it?")
+        await scene.eventually(lambda: f"{task.id}-waiting-1" in scene.waker.wakes)
+        assert not scene.service.is_settled(task.id)
+        worker.tell(task.id, TaskState.SUCCEEDED)
+        await scene.settled(task.id)
+    assert list(scene.waker.wakes) == [f"{task.id}-waiting-1"] and scene.service.is_settled(task.id)
 
 
 async def test_a_stopped_workspace_is_started_when_asked_to(scene: Scene) -> None:

@@ -71,6 +71,11 @@ class Watch:
 
         monkeypatch.setattr(FakeLink, "ask", ask)
         monkeypatch.setattr("controlplane.tasks.looking.datetime", Clock)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another run of the control plane."""
+        scene = self.scene
         self.fallback = Fallback(
             scene.store,
             Looker(scene.workers.link, self.sessions),
@@ -124,6 +129,26 @@ async def test_a_stall_is_found_told_once_and_over_when_it_moves(watch: Watch) -
     assert watch.state(task) is TaskState.RUNNING
     await watch.after(32)
     assert list(watch.scene.waker.wakes) == [f"{task.id}-stalled-1", f"{task.id}-stalled-2"]
+
+
+async def test_restarts_hide_no_stall_and_repeat_nothing(watch: Watch) -> None:
+    task = await watch.begin()
+    for minutes in (0.5, 5, 10.6, 15, 25):
+        await watch.after(minutes)
+        watch.restart()
+    assert list(watch.scene.waker.wakes) == [f"{task.id}-stalled-1"]
+    # Found within a minute of its threshold, and not of the restart's.
+    assert "for 10 min" in watch.scene.waker.wakes[f"{task.id}-stalled-1"]
+
+
+async def test_work_that_nobody_saw_is_no_standstill(watch: Watch) -> None:
+    """As that of a task while the control plane was away."""
+    task = await watch.begin()
+    await watch.after(0.5)
+    watch.look = TaskLook(processes=2, cpu=60.0, log_size=10, commits=0, changed=0)
+    await watch.after(60)
+    assert watch.state(task) is TaskState.RUNNING
+    assert watch.scene.waker.wakes == {}
 
 
 async def test_what_is_stopped_is_said_so(watch: Watch) -> None:
