@@ -193,11 +193,9 @@ def table(entries: list[BatchEntry], most: int | None) -> list[str]:
 
 def counted(batch: Batch) -> str:
     """``Batch b-…: 2 running, 7 succeeded, 1 failed``."""
-    order = [*ItemState]
-    counts = sorted(
-        batch.summary.counts.items(), key=lambda each: order.index(ItemState(each[0])) if each[0] in order else 99
-    )
-    return f"Batch {batch.summary.id}: " + ", ".join(f"{count} {state}" for state, count in counts)
+    order = [state.value for state in ItemState]
+    counts = sorted(batch.summary.counts.items(), key=lambda each: order.index(each[0]) if each[0] in order else 99)
+    return f"Batch {batch.summary.id}: " + ", ".join(f"{count} {_word(state)}" for state, count in counts)
 
 
 def line_of(entry: BatchEntry) -> str:
@@ -210,8 +208,13 @@ def line_of(entry: BatchEntry) -> str:
 
 
 def word(entry: BatchEntry) -> str:
-    """Its state; a task that is queued, now that the item's turn has come, waits for its workspace."""
-    return "starting" if entry.state == ItemState.QUEUED else str(entry.state)
+    """Its state."""
+    return _word(entry.state)
+
+
+def _word(state: str) -> str:
+    """A task that is queued, now that its item's turn has come, waits for its workspace."""
+    return "starting" if state == ItemState.QUEUED else str(state)
 
 
 def _told(entry: BatchEntry) -> str:
