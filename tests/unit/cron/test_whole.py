@@ -103,3 +103,25 @@ async def test_each_job_wakes_once_though_the_control_plane_is_killed(tmp_path: 
     assert {f"wake {heard.key}" for heard in gateway.accepted} == {run["detail"] for run in runs}
     assert jobs == []
     assert len(runs) == JOBS
+
+
+async def test_a_check_waits_for_a_gateway_that_is_away(tmp_path: Path) -> None:
+    gateway = Gateway()
+    async with gateway.open():
+        pass  # It has a port now, and is gone.
+    control = ControlPlane(tmp_path / "config", gateway)
+    with control.running():
+        await control.answers()
+        await control.perry("start", "alpha", "--no-clone")
+        await control.perry("cron", "add", "--name", "look", "--at", "10ms", "--check", "alpha")
+        for _ in range(400):
+            runs = json.loads(await control.perry("cron", "history", "look", "--json"))["items"]
+            if runs and runs[0]["outcome"] != "running":
+                break
+        assert runs[0]["outcome"] == "ok", runs
+        (waits,) = json.loads(await control.perry("wakes", "list", "--json"))["items"]
+        assert waits["state"] in ("queued", "delivering")
+        async with gateway.open():
+            await until(lambda: gateway.told, "the wake comes")
+    (told,) = gateway.told
+    assert "Job look: " in told and "in alpha" in told
