@@ -1,7 +1,6 @@
 """Follows the workers of all workspaces, and keeps the index in order: full text, what is void, what is damaged."""
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
@@ -18,7 +17,6 @@ from controlplane.sessions.changes import Changes
 from controlplane.sessions.database import Damaged, SessionsDatabase
 from controlplane.sessions.masking import Mask
 from controlplane.sessions.pulling import Puller
-from controlplane.sessions.waiting import Waiting
 from protocol.worker import Event
 
 log = logging.getLogger(__name__)
@@ -62,7 +60,6 @@ class Follower:
         self._work = anyio.Event()
         self._damaged = anyio.Event()
         self._waiting = 0
-        self._words = Waiting()
 
     def run_in(self, tasks: TaskGroup) -> None:
         """Where the work is done; before anything is attached."""
@@ -105,8 +102,7 @@ class Follower:
         created = self._created(workspace)
         puller = self._pullers.get(workspace)
         if puller is None or puller.created != created:
-            mask, words = self._current_mask, self._words
-            puller = Puller(workspace, created, self._db, self._changes, mask, words, self._stored)
+            puller = Puller(workspace, created, self._db, self._changes, self._current_mask, self._stored)
             self._pullers[workspace] = puller
         puller.attach(link)
         self._start(workspace, puller, link)
@@ -205,7 +201,7 @@ class Follower:
             self._work = anyio.Event()
             await self._gather()
             try:
-                while await self._db.write(self._put_in) | await self._db.write(fulltext.clear_doomed):
+                while await self._db.write(fulltext.put_in) | await self._db.write(fulltext.clear_doomed):
                     pass
                 while not self._work.is_set() and await self._db.write(fulltext.merge):
                     pass
@@ -217,9 +213,6 @@ class Follower:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 60)
                 self._work.set()
-
-    def _put_in(self, db: sqlite3.Connection) -> bool:
-        return fulltext.put_in(db, self._words)
 
     async def _gather(self) -> None:
         await anyio.sleep(SETTLED_SECONDS)

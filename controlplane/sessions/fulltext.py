@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from controlplane.sessions.query import BEGIN, END, words
-from controlplane.sessions.waiting import Waiting
 
 BATCH_BYTES: Final = 4 << 20
 """Of messages that enter the full text in one transaction: about two tenths of a second, in which others wait."""
@@ -51,10 +50,10 @@ class Scope(msgspec.Struct, frozen=True):
     agent: str | None = None
 
 
-def put_in(db: sqlite3.Connection, waiting: Waiting) -> bool:
+def put_in(db: sqlite3.Connection) -> bool:
     """Some of the messages that wait enter the full text. Whether more wait."""
     rows = db.execute(
-        "SELECT pending.message AS id, pending.token, messages.role, messages.at, sessions.workspace, "
+        "SELECT pending.message AS id, messages.role, messages.at, messages.blocks, sessions.workspace, "
         "sessions.agent, sessions.last_activity FROM pending LEFT JOIN messages ON messages.id = pending.message "
         "LEFT JOIN sessions ON sessions.body = pending.message >> 24 ORDER BY pending.message LIMIT ?",
         (BATCH,),
@@ -64,13 +63,10 @@ def put_in(db: sqlite3.Connection, waiting: Waiting) -> bool:
     entries: list[tuple[int, str, str, str]] = []
     for row in rows:
         taken.append((row["id"],))
-        if row["role"] is None or row["workspace"] is None:
+        if row["blocks"] is None or row["workspace"] is None:
             continue  # It was rewritten or deleted before it was its turn.
-        found = waiting.take(row["token"])
-        if found is None:
-            (blocks,) = db.execute("SELECT blocks FROM messages WHERE id = ?", (row["id"],)).fetchone()
-            found = words(row["role"], blocks)
-        size += sum(map(len, found))
+        size += len(row["blocks"])
+        found = words(row["role"], row["blocks"])
         if any(found):
             doc = _number(db, row["id"], (row["at"] or row["last_activity"]) // 1000)
             entries.append((doc, *found, scope_of(row["workspace"], row["agent"])))

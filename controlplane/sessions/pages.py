@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from controlplane.sessions import fulltext, query, store
+from controlplane.sessions import fulltext, store
 from controlplane.sessions.aggregate import (
     Facts,
     Row,
@@ -19,7 +19,6 @@ from controlplane.sessions.aggregate import (
     title_of,
 )
 from controlplane.sessions.masking import Mask
-from controlplane.sessions.waiting import Waiting
 from protocol.sessions import Message
 from protocol.worker import Page, SessionSeen
 
@@ -27,13 +26,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A page within bounds and without secrets, and of each of its messages the blocks as JSON, and the token by which
-    its words wait."""
+    """A page within bounds and without secrets, and each of its messages' blocks as JSON."""
 
     page: Page
     messages: list[Message]
     blocks: list[bytes]
-    tokens: list[int]
     mask: Mask
 
 
@@ -49,13 +46,11 @@ class Stored(msgspec.Struct, frozen=True):
     anew: bool
 
 
-def prepared(page: Page, mask: Mask, now: int, waiting: Waiting) -> Prepared:
+def prepared(page: Page, mask: Mask, now: int) -> Prepared:
     """What can be done of a page before it is its turn to be written."""
     told = {found.ordinal: found for each in page.messages if (found := message_of(each, mask, now)) is not None}
     messages = list(told.values())
-    blocks = [_encode(message.blocks) for message in messages]
-    tokens = [waiting.put(query.words_of(message.role, message.blocks)) for message in messages]
-    return Prepared(page, messages, blocks, tokens, mask)
+    return Prepared(page, messages, [_encode(message.blocks) for message in messages], mask)
 
 
 def add(
@@ -86,8 +81,7 @@ def add(
     before = _before(db, body, given.messages) if size else {}
     ordinals: list[int] = []
     rows: list[tuple[object, ...]] = []
-    pending: list[tuple[int, int]] = []
-    for message, blocks, token in zip(given.messages, given.blocks, given.tokens, strict=True):
+    for message, blocks in zip(given.messages, given.blocks, strict=True):
         old = before.get(message.ordinal)
         grows = len(blocks) - (0 if old is None else len(old["blocks"].encode()))
         if grows > max(room, 0):
@@ -100,10 +94,9 @@ def add(
             fulltext.take_out(db, number, old["role"], old["blocks"], scope)
         at = None if message.at is None else int(message.at.timestamp() * 1000)
         rows.append((number, message.id, message.role, at, message.model, blocks.decode()))
-        pending.append((number, token))
         ordinals.append(message.ordinal)
     db.executemany("INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)", rows)
-    db.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?)", pending)
+    db.executemany("INSERT OR IGNORE INTO pending VALUES (?)", [row[:1] for row in rows])
     known = facts_of(page.facts, facts, given.mask, now)
     activity = (millis(page.facts.last_activity, now), millis(seen.last_activity, now))
     db.execute(

@@ -18,7 +18,6 @@ from controlplane.sessions.masking import Mask
 from controlplane.sessions.noting import LONGEST_PAUSE, Complaints, Known, Noting
 from controlplane.sessions.storing import Storing
 from controlplane.sessions.turns import Turns
-from controlplane.sessions.waiting import Waiting
 from protocol.worker import Event, Page, ReadSession, SessionSeen
 
 LANES: Final = 8
@@ -42,7 +41,6 @@ class Puller:
         database: SessionsDatabase,
         changes: Changes,
         mask: Callable[[], Mask],
-        waiting: Waiting,
         stored: Callable[[int], None],
     ) -> None:
         """``stored`` is told the bytes by which messages have grown; 0 where some are void."""
@@ -51,14 +49,13 @@ class Puller:
         self._db = database
         self._changes = changes
         self._mask = mask
-        self._waiting = waiting
         self._stored = stored
         self._link: WorkerLink | None = None
         self._complaints = Complaints(name)
         self._noting = Noting(
             name, created, database, changes, self._complaints, changed=self._queue, void=lambda: stored(0)
         )
-        self._storing = Storing(database, mask, waiting)
+        self._storing = Storing(database, mask)
         self._turns = Turns()
 
     @property
@@ -96,7 +93,7 @@ class Puller:
         # What was queued, or on its way, when the last stream broke is not any more.
         self._turns, size = Turns(), self._storing.size
         loaded = await self._noting.load()
-        self._storing = Storing(self._db, self._mask, self._waiting, size if loaded is None else loaded)
+        self._storing = Storing(self._db, self._mask, size if loaded is None else loaded)
         for key, event in self._noting.latest.items():
             self._queue(key, event)
         async with anyio.create_task_group() as tasks:

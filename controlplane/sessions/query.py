@@ -71,11 +71,8 @@ def tools(role: str, blocks: str) -> str:
 
 def words(role: str, blocks: str) -> tuple[str, str]:
     """Both, said and tools, from a message's JSON."""
-    return words_of(role, _blocks.decode(blocks))
-
-
-def words_of(role: str, blocks: Sequence[Block]) -> tuple[str, str]:
-    return said_of(role, blocks), tools_of(role, blocks)
+    found = _blocks.decode(blocks)
+    return said_of(role, found), tools_of(role, found)
 
 
 def said_of(role: str, blocks: Sequence[Block]) -> str:

@@ -14,7 +14,6 @@ from controlplane.sessions import pages
 from controlplane.sessions.aggregate import TEXT_LIMIT
 from controlplane.sessions.database import SessionsDatabase
 from controlplane.sessions.masking import Mask
-from controlplane.sessions.waiting import Waiting
 from protocol.worker import Page, SessionSeen
 
 
@@ -34,10 +33,9 @@ class Given(msgspec.Struct):
 class Storing:
     """The pages of one workspace. ``size`` are the bytes of all its messages."""
 
-    def __init__(self, database: SessionsDatabase, mask: Callable[[], Mask], waiting: Waiting, size: int = 0) -> None:
+    def __init__(self, database: SessionsDatabase, mask: Callable[[], Mask], size: int = 0) -> None:
         self._db = database
         self._mask = mask
-        self._words = waiting
         self._turn = anyio.Lock()
         self._waiting: list[Given] = []
         self.size = size
@@ -52,7 +50,7 @@ class Storing:
     ) -> pages.Stored | None:
         """Keep a page. Errors are those of :meth:`SessionsDatabase.write`; then nothing of it is kept."""
         # While others are written, and not in its turn.
-        prepared = await anyio.to_thread.run_sync(lambda: pages.prepared(page, self._mask(), _now(), self._words))
+        prepared = await anyio.to_thread.run_sync(lambda: pages.prepared(page, self._mask(), _now()))
         given = Given(row, cursor, prepared, seen)
         self._waiting.append(given)
         async with self._turn:

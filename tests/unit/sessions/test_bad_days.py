@@ -13,7 +13,6 @@ from controlplane.errors import NotFound, NotReady, OutOfSpace, StateError, Work
 from controlplane.sessions import aggregate, noting, pages, store, storing
 from controlplane.sessions.database import SessionsDatabase
 from controlplane.sessions.masking import Mask
-from controlplane.sessions.waiting import Waiting
 from protocol.sessions import DeleteSession, MessageRole, RenameSession, SessionRef, SessionStatus, ToolCall
 from protocol.worker import Page, ReadSession, Request, SessionFacts, SessionSeen
 from tests.fakes.worker import message
@@ -331,7 +330,7 @@ async def test_a_page_that_was_under_way_while_its_session_was_deleted_is_droppe
         row = reading.row.id
 
         def add(given: Page, cursor: str | None) -> pages.Stored | None:
-            return pages.add(db, row, pages.prepared(given, Mask(), 10**12, Waiting()), seen, cursor, 10**12, 10**6)
+            return pages.add(db, row, pages.prepared(given, Mask(), 10**12), seen, cursor, 10**12, 10**6)
 
         assert add(page(message(0, "first"), cursor="a", more=True), None) is not None
         store.forget(db, row)

@@ -13,7 +13,6 @@ from controlplane.sessions import follower, store
 from controlplane.sessions.aggregate import Key
 from controlplane.sessions.masking import Mask
 from controlplane.sessions.storing import Storing
-from controlplane.sessions.waiting import Waiting
 from protocol.sessions import SessionStatus
 from protocol.worker import Page, SessionFacts, SessionSeen
 from tests.fakes.worker import message
@@ -39,7 +38,7 @@ async def rows(index: Index) -> list[int]:
 
 async def test_pages_that_wait_are_written_together(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     found, writes, write = await rows(index), 0, index.database.write
-    storing = Storing(index.database, Mask, Waiting())
+    storing = Storing(index.database, Mask)
 
     async def slowly(work: Callable[[sqlite3.Connection], T]) -> T:
         nonlocal writes
@@ -64,7 +63,7 @@ async def test_pages_that_wait_are_written_together(index: Index, monkeypatch: p
 
 async def test_each_is_told_that_there_is_no_space(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     found = await rows(index)
-    storing = Storing(index.database, Mask, Waiting())
+    storing = Storing(index.database, Mask)
 
     async def full(work: object) -> None:
         await anyio.sleep(0.05)
@@ -88,17 +87,7 @@ async def test_each_is_told_that_there_is_no_space(index: Index, monkeypatch: py
     assert await storing.add(found[0], page, None, lambda: seen(0)) is not None
 
 
-def test_words_wait_once_and_not_too_many() -> None:
-    waiting = Waiting(limit=10)
-    first, second = waiting.put(("said", "tool")), waiting.put(("x", ""))
-    assert waiting.take(second) == ("x", "") and waiting.take(second) is None and waiting.take(0) is None
-    third = waiting.put(("longer", ""))
-    assert waiting.take(first) is None and waiting.take(third) == ("longer", "")
-    assert Waiting().put(("", "")) > third
-
-
 async def test_what_waits_when_all_ends_is_searched_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its words are not in memory then."""
     monkeypatch.setattr(follower, "SETTLED_SECONDS", 3600.0)
     before = Index(tmp_path)
     worker = before.worker()
