@@ -1,5 +1,6 @@
 """The gateway on fakes: that it is where it should be, whatever it lost."""
 
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import AUTH_KEY_FILE, GatewaySettings, container
 from controlplane.gateway.store import Place, Store
 from controlplane.ports import GATEWAY_TAG, Tailnet
+from controlplane.wiring import FORWARD_SOCKET, PLACES_FILE
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.tailnet import FakeTailnet
@@ -114,6 +116,8 @@ def test_it_has_no_right_on_the_machine_and_no_secret() -> None:
     assert spec.read_only and spec.memory and spec.ports == () and "no-new-privileges" in spec.security_opt
     mounted = [(mount.volume, mount.read_only) for mount in spec.volumes]
     assert mounted == [("t-gateway", False), ("/c/run", True), ("/c/run/out", False)]
+    told = {name: Path(value).name for name, value in spec.env.items()}
+    assert (told["PERRY_WAY_OUT"], told["PERRY_PLACES"]) == (FORWARD_SOCKET, PLACES_FILE), "as the control plane has it"
     assert spec == container(settings, "embedded", "http://192.0.2.1:7390")
     other = container(settings, "embedded", "http://192.0.2.2:7390")
     assert spec.labels["perry.spec"] != other.labels["perry.spec"]
@@ -241,6 +245,24 @@ async def test_a_coordinator_or_an_image_that_is_away_is_said(bench: Bench) -> N
         bench.engine.images.clear()
         await gateway.once()
         assert "`perry agent build`" in ((gateway.shown() or pytest.fail()).error or "")
+
+
+async def test_a_way_out_that_is_shut_is_said(bench: Bench) -> None:
+    async with running(bench.gateway()) as gateway:
+        shown = gateway.shown() or pytest.fail()
+        said = {
+            "border": True,
+            "state": "running",
+            "online": True,
+            "dnsName": "perry.perry.internal",
+            "door": "No way.",
+        }
+        bench.engine.by_name[NAME].say(
+            json.dumps(said | {"ips": list(shown.ips), "nodeId": bench.store.place().node_id})
+        )
+        await anyio.wait_all_tasks_blocked()
+        shown = gateway.shown() or pytest.fail()
+        assert (shown.online, shown.error) == (True, "No way.")
 
 
 async def test_without_a_tailnet_all_of_it_goes(bench: Bench) -> None:
