@@ -203,7 +203,7 @@ def _batch(context: click.Context, words: tuple[str, ...], *, wait: bool | None,
     if "-" in words and "-" in context.params["each"]:
         raise click.UsageError("Either the task or the items come from stdin; give one of them.")
     asked = asking.asked(context.params, lambda option: _typed(context, option), _task(words[0]) if words else None)
-    if asked.collect is not None and wait is False:
+    if wait is False and _typed(context, "collect"):
         raise click.UsageError("--collect waits for the results; without waiting, `perry batches collect` gets them.")
     client = Client()
     client.check_version()
@@ -215,7 +215,7 @@ def _batch(context: click.Context, words: tuple[str, ...], *, wait: bool | None,
         else:
             batches.show_plan(plan.items, batch)
         return
-    if asked.collect is not None:
+    if asked.collect is not None and wait is not False:
         from cli.batches.collecting import Folder
 
         Folder(asked.collect).take(None)

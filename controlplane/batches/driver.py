@@ -21,7 +21,7 @@ from controlplane.batches.store import Store
 from controlplane.errors import NotFound, PerryError
 from controlplane.ports import Waker
 from protocol.batches import BatchEntry, BatchSummary
-from protocol.tasks import DispatchTask, ListTasks, Task, Tasks, WakeWhen
+from protocol.tasks import DispatchTask, ListTasks, Task, Tasks, TaskState, WakeWhen
 from protocol.workspaces import DeleteWorkspace
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,11 @@ class Driver:
     async def entries(self, record: Record) -> list[BatchEntry]:
         """A batch's items as they stand now."""
         return [state.entry(record, item, await self._task(item)) for item in self._store.items(record.id)]
+
+    async def summary(self, record: Record) -> BatchSummary:
+        """A batch without its items. Of one that is done with, no item is asked about."""
+        counts = self._store.counts(record.id) if record.settled else state.counted(await self.entries(record))
+        return state.summary(record, counts)
 
     async def run(self) -> None:
         """For ever. What goes on does so in a task of its own, so that no item holds up another."""
@@ -210,7 +215,9 @@ class Driver:
             return
         task = await self._task(item)
         if item.kept is None:
-            item = msgspec.structs.replace(item, kept=await self._collected(item, task))
+            kept = await self._collected(item, task)
+            how = TaskState.LOST if task is None else task.state
+            item = msgspec.structs.replace(item, kept=msgspec.structs.replace(kept, state=how))
             self._checkpoint("item collected")
             self._save(item)
             self._checkpoint("item's results noted")
@@ -282,7 +289,7 @@ class Driver:
 
     async def announce(self, record: Record) -> None:
         """Tell everybody how a batch stands."""
-        self._announce(state.summary(record, (entry.state for entry in await self.entries(record))))
+        self._announce(await self.summary(record))
 
     def _tell(self) -> None:
         self._news.set()

@@ -120,7 +120,7 @@ class BatchService:
         page = self._store.page(before=before, limit=wanted.limit + 1)
         shown, more = page[: wanted.limit], len(page) > wanted.limit
         return Batches(
-            items=[(await self._shown(record)).summary for record in shown],
+            items=[await self._driver.summary(record) for record in shown],
             next_cursor=str(shown[-1].number) if more else None,
         )
 

@@ -5,7 +5,7 @@ A batch: running ──► all items settled ──► ended ──► woken, se
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -41,8 +41,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of an item when its task had ended. ``missing`` says why not all of it could be."""
+    """What was read of an item when its task had ended as ``state``. ``missing`` says why not all of it could be."""
 
+    state: str | None = None
     said: str | None = None
     commits: int | None = None
     unpushed: int | None = None
@@ -135,8 +136,8 @@ def _state(record: Record, item: Item, task: Task | None) -> ItemState:
     return ItemState.CANCELLED if item.settled and record.cancelled else ItemState.PENDING
 
 
-def summary(record: Record, states: Iterable[ItemState]) -> BatchSummary:
-    """A batch, as lists show it."""
+def summary(record: Record, counts: Mapping[str, int]) -> BatchSummary:
+    """A batch, as lists show it. ``counts`` is how many items are in which state."""
     over = BatchState.CANCELLED if record.cancelled else BatchState.DONE
     return BatchSummary(
         id=record.id,
@@ -146,14 +147,19 @@ def summary(record: Record, states: Iterable[ItemState]) -> BatchSummary:
         parallel=record.wishes.parallel,
         wake=record.wishes.wake,
         remove_when=record.wishes.remove_when,
-        counts={state.value: count for state, count in Counter(states).items()},
+        counts=dict(counts),
         ended=record.ended,
         wake_id=record.wake_id,
     )
 
 
 def shown(record: Record, entries: Sequence[BatchEntry]) -> Batch:
-    return Batch(summary=summary(record, (each.state for each in entries)), items=list(entries))
+    return Batch(summary=summary(record, counted(entries)), items=list(entries))
+
+
+def counted(entries: Iterable[BatchEntry]) -> dict[str, int]:
+    """How many are in which state."""
+    return dict(Counter(entry.state.value for entry in entries))
 
 
 def is_over(task: Task) -> bool:

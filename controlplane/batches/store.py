@@ -66,6 +66,16 @@ class Store:
     def item(self, batch: str, number: int) -> Item | None:
         return next(iter(self._items("batch = ? AND number = ?", (batch, number))), None)
 
+    def counts(self, batch: str) -> dict[str, int]:
+        """How many of the items came to which end, of a batch that is done with."""
+        rows = self._db.rows(
+            "SELECT CASE WHEN task IS NOT NULL THEN json_extract(kept, '$.state') "
+            "WHEN refused IS NOT NULL THEN 'failed' ELSE 'cancelled' END AS state, count(*) AS count "
+            "FROM batch_items WHERE batch = ? GROUP BY 1 ORDER BY min(number)",
+            (batch,),
+        )
+        return {str(row["state"]): row["count"] for row in rows}
+
     def at_work_in(self, workspaces: Iterable[str]) -> list[Item]:
         """Items that are not settled and have one of these workspaces."""
         wanted = set(workspaces)

@@ -272,9 +272,19 @@ async def test_what_an_item_left_is_kept_when_its_workspace_is_gone(plane: Plane
     assert (found.log, found.patch) == (b"log of it", b"From 0123\n\xff")
     assert found.result is not None and found.result.last_message == "Done with one.\nReally."
     assert found.entry.commits == 2
-    assert [*plane.world.ran[-1]][-4:] == ["--stdout", "--no-walk=unsorted", COMMIT, "f" * 40]
     with pytest.raises(NotFound, match="no item 2"):
         await plane.service.result(ReadBatchItem(id=done.summary.id, number=2))
+
+
+@pytest.mark.parametrize(
+    ("ids", "arguments"), [([COMMIT], ["-1", COMMIT]), ([COMMIT, "f" * 40], ["--no-walk=unsorted", COMMIT, "f" * 40])]
+)
+async def test_the_patch_has_exactly_its_commits(plane: Plane, ids: list[str], arguments: list[str]) -> None:
+    plane.world.commits = tuple(Commit(id=id_, subject="x") for id_ in ids)
+    async with plane.at_work():
+        await plane.settled(await plane.service.start(wanted("one")))
+    (command,) = plane.world.ran
+    assert command[command.index("format-patch") :] == ["format-patch", "--stdout", "--always", *arguments]
 
 
 async def test_commits_are_handed_to_git_only_where_they_are_some(plane: Plane) -> None:
@@ -309,6 +319,19 @@ async def test_lists_have_pages(plane: Plane) -> None:
     rest = await plane.service.list(ListBatches(limit=2, cursor=page.next_cursor))
     assert [each.id for each in (*page.items, *rest.items)] == ids[::-1]
     assert rest.next_cursor is None
+
+
+async def test_a_list_counts_as_the_batch_itself_does(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("one", "fail", "sleep", "wait", parallel=3))
+        await plane.eventually(lambda: "sleep" in plane.world.begun)
+        (going,) = (await plane.service.list(ListBatches())).items
+        assert going.counts == (await plane.service.get(started.summary.id)).summary.counts
+        await plane.service.cancel(started.summary.id)
+        done = await plane.settled(started)
+        monkeypatch.setattr(plane.driver, "entries", None)
+        (listed,) = (await plane.service.list(ListBatches())).items
+    assert listed.counts == done.summary.counts and sum(listed.counts.values()) == 4
 
 
 @pytest.mark.parametrize(
