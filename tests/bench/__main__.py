@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench import batches as army
 from tests.bench import cron as cron_jobs
 from tests.bench import floors, reading
 from tests.bench import sessions as agents_sessions
@@ -189,6 +190,7 @@ COMPARISONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "cron": cron,
     "sessions": sessions,
     "wakes": wakes,
+    "batches": lambda bench: army.measured(bench.system),
     "tasks": lambda bench: dispatching.measured(bench.system),
     "reading": reading_sessions,
 }
