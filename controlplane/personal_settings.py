@@ -11,7 +11,7 @@ import msgspec
 from controlplane.section import Section
 
 
-class Reference(Section, frozen=True):
+class Reference(Section, frozen=True, omit_defaults=True):
     """A value that stands elsewhere: in a file of this machine, or among ``perry secrets``. One of the two."""
 
     file: str = ""
@@ -101,7 +101,7 @@ class OpenCodeSettings(Section, frozen=True):
     """Of the original's file; it has no meaning here yet."""
 
 
-class McpServer(Section, frozen=True):
+class McpServer(Section, frozen=True, omit_defaults=True):
     """An MCP server for the coding agents."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -116,7 +116,7 @@ class McpServer(Section, frozen=True):
     oauth: Any = None
 
 
-class Skill(Section, frozen=True):
+class Skill(Section, frozen=True, omit_defaults=True):
     """A skill for the coding agents, written out."""
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

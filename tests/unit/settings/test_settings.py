@@ -104,4 +104,4 @@ def test_what_is_shown_of_settings_holds_no_secret(tmp_path: Path) -> None:
         )
     )
     shown = msgspec.json.encode(Configuration(load(tmp_path, {})).get()).decode()
-    assert "canary" not in shown and "named" in shown and "Authorization" in shown
+    assert "canary" not in shown and '"OTHER":{"secret":"named"}' in shown and "Authorization" in shown
