@@ -148,14 +148,26 @@ class TaskService:
         """End it. What has ended stays as it is; what runs is ended with its whole process group."""
         record = self._must_exist(id_)
         if record.state is TaskState.QUEUED:
-            self._dispatcher.changed(state.ended(record, TaskState.CANCELLED, None, datetime.now(UTC)))
-            self._dispatcher.nudge()
+            self._end(record, None)
+        elif not record.over and await self._is_stopped(record.workspace):
+            # Nothing of it runs any more, and its worker is not there to say so.
+            self._end(record, f"The workspace {record.workspace!r} was stopped while the task was running.")
         elif not record.over:
             with _patience(record.workspace):
                 await self._link(record.workspace).ask(CancelTask(id=id_))
                 while not self._must_exist(id_).over:
                     await self._news.next().wait()
         return state.shown(self._must_exist(id_))
+
+    def _end(self, record: Record, reason: str | None) -> None:
+        self._dispatcher.changed(state.ended(record, TaskState.CANCELLED, reason, datetime.now(UTC)))
+        self._dispatcher.nudge()
+
+    async def _is_stopped(self, workspace: str) -> bool:
+        try:
+            return (await self._workspaces.get(workspace)).status is WorkspaceStatus.STOPPED
+        except NotFound:
+            return True
 
     async def result(self, id_: str) -> TaskResult:
         """What a task left: as it was at its end, or, while it goes on, as it is now."""

@@ -217,6 +217,17 @@ async def test_cancelling(plane: Plane) -> None:
     assert plane.world.there == {}
 
 
+async def test_cancelling_where_a_workspace_was_stopped(plane: Plane) -> None:
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep", remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["sleep"])
+        plane.world.stops("pr-sleep")
+        await plane.service.cancel(started.summary.id)
+        done = await plane.settled(started)
+    assert done.items[0].state is ItemState.CANCELLED
+    assert done.items[0].removal == "kept: what it left could not all be read: The workspace 'pr-sleep' is stopped."
+
+
 async def test_cancelling_what_has_not_begun(scene: Scene) -> None:
     plane = scene.plane()
     started = await plane.service.start(wanted("one", "two"))

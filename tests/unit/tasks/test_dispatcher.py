@@ -279,6 +279,20 @@ async def test_a_worker_that_does_not_answer_is_said(scene: Scene, monkeypatch: 
         assert unknown is not None and "did not answer within" in unknown
 
 
+async def test_cancelling_what_was_stopped_with_its_workspace(scene: Scene) -> None:
+    scene.running("alpha")
+    async with scene.at_work():
+        task = await scene.dispatch()
+        await scene.until(task.id, TaskState.RUNNING)
+        scene.workers.detach("alpha")
+        scene.has("alpha", WorkspaceStatus.STOPPED)
+        cancelled = await scene.service.cancel(task.id)
+        assert cancelled.state is TaskState.CANCELLED and "was stopped" in (cancelled.reason or "")
+        again = scene.running("alpha")
+        again.tell(task.id, TaskState.FAILED)
+        assert (await scene.settled(task.id)).state is TaskState.CANCELLED
+
+
 async def test_waiting_for_several(scene: Scene) -> None:
     worker = scene.running("alpha")
     async with scene.at_work():
