@@ -36,6 +36,8 @@
 Each message is one sentence that says what to do. Services raise these; only `problems` turns them into HTTP.
 """
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from protocol.errors import ErrorCode
@@ -226,3 +228,15 @@ class StateError(StartupError):
 
 class AlreadyRunning(StartupError):
     """Another control plane holds this folder."""
+
+
+@contextlib.asynccontextmanager
+async def first_error() -> AsyncIterator[None]:
+    """Around a task group: raise the first of our errors in it as itself."""
+    try:
+        yield
+    except* PerryError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None

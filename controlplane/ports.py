@@ -77,6 +77,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     security_opt: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = {}
     read_only: bool = False
+    stdin: bool = False
+    """Whether :meth:`Engine.send` can say something to it."""
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
@@ -260,6 +262,9 @@ class Engine(Protocol):
 
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
         """Running or not. ``address`` and ``network_of`` may be absent here; ``inspect`` has them."""
+
+    async def send(self, container: str, data: bytes) -> None:
+        """Put bytes on the standard input of a container that runs. Its spec has ``stdin``, or they are lost."""
 
     async def put_files(self, container: str, files: Sequence[File]) -> None:
         """Into a created container, running or not, volumes included. Not atomic.

@@ -132,7 +132,7 @@ class Core:
             prefix=settings.workspace_prefix,
             known_hosts=settings.ssh.known_hosts,
             files=lambda name: self.workers.files(name),
-            sidecar_files=lambda name: self.workers.door_files(name) if outside.tailnet.joins else (),
+            door_password=lambda name: self.workers.door_password(name),
             checkpoint=checkpoint,
         )
         self.workers = WorkerService(

@@ -11,7 +11,7 @@ from controlplane.ports import ContainerState, Engine, File, WorkerFollower, Wor
 from controlplane.workers.delivery import WORKER_LABEL, Delivery
 from controlplane.workers.fleet import Fleet, Place
 from controlplane.workers.secrets import WorkerSecrets
-from controlplane.workspaces.spec import OWN_FOLDER, SIDECAR_STATE
+from controlplane.workspaces.spec import OWN_FOLDER
 from protocol.worker import SECRET_FILE
 from protocol.workspaces import WorkerState, Workspace, WorkspaceStatus, WorkspaceWorker
 
@@ -25,7 +25,6 @@ NONE_COMES_UP_SECONDS = 1.5
 
 OPENCODE_FILE = f"{OWN_FOLDER}/opencode-password"
 OPENCODE_KEEP_FILE = f"{OWN_FOLDER}/opencode-keep"
-OPENCODE_DOOR_FILE = f"{SIDECAR_STATE}/opencode-password"
 
 USER_ID = 1000
 """Of the user ``workspace``."""
@@ -92,9 +91,9 @@ class WorkerService:
             for path, content in contents.items()
         ]
 
-    def door_files(self, workspace: str) -> Sequence[File]:
-        """What the workspace's sidecar is given, whose door to OpenCode says the password."""
-        return [File(path=OPENCODE_DOOR_FILE, content=self._secrets.opencode(workspace).encode(), mode=0o600)]
+    def door_password(self, workspace: str) -> str:
+        """What the workspace's sidecar is given, whose door to OpenCode says it."""
+        return self._secrets.opencode(workspace)
 
     async def attend(
         self, workspace: str, container: ContainerState, address: str | None, enough: anyio.Event

@@ -20,6 +20,11 @@ class Minting:
         self._ended = anyio.Event()
         self._secret: str | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether it is known."""
+        return self._ended.is_set()
+
     def end(self, secret: str | None) -> None:
         """It is there, or there will be none."""
         self._secret = secret

@@ -23,7 +23,7 @@ from controlplane.errors import (
     TailnetError,
     TookTooLong,
 )
-from controlplane.ports import WORKSPACE_TAG, Engine, Machine, Node, Tailnet, WorkerKeeper, is_node_of
+from controlplane.ports import WORKSPACE_TAG, Engine, EngineInfo, Machine, Node, Tailnet, WorkerKeeper, is_node_of
 from controlplane.settings import Settings
 from controlplane.workspaces import listening, log_times, repository, sidecars, spec, state
 from controlplane.workspaces.checkout import USER, Checkout
@@ -115,6 +115,7 @@ class Workspaces:
         self._looks = self._newest_look = 0
         self.nodes = Nodes(tailnet)
         self._reserving = anyio.Lock()
+        self._docker: EngineInfo | None = None
 
     # --- reading
 
@@ -211,7 +212,8 @@ class Workspaces:
         return workspace
 
     async def _begin_new(self, name: str, wanted: StartWorkspace) -> Job:
-        info = await self._engine.info()
+        # Docker takes a moment to say it, and its machine does not change under it.
+        info = self._docker = self._docker or await self._engine.info()
         limits = spec.default_limits(
             wanted.cpus or self._settings.workspaces.cpus,
             wanted.memory or self._settings.workspaces.memory,

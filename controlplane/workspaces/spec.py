@@ -17,7 +17,6 @@ WORKER_PORT = 7392
 HOME = "/home/workspace"
 RUN_FOLDER = "/run/perry"
 SIDECAR_STATE = "/var/lib/perry"
-AUTH_KEY_FILE = f"{SIDECAR_STATE}/auth-key"
 OWN_FOLDER = "/etc/perry"
 """What Perry puts into a workspace that only it may know. A volume, so that no image of the container has it."""
 AUTHORIZED_KEYS_FILE = f"{OWN_FOLDER}/authorized_keys"
@@ -224,20 +223,32 @@ def _sandbox(settings: PodSettings, names: Names, reservation: Reservation) -> C
         name=names.sandbox,
         image=settings.sidecar_image,
         labels={},
-        command=("sandbox",),
+        # It raises the border, and is a mere sandbox from then on.
+        command=("border",),
         network=names.network,
+        env=_border(),
         hostname=reservation.name,
         # The sidecar's stub answers for the tailnet and refuses the rest at once, so that Docker asks the next.
         dns=("127.0.0.53", *settings.dns[:2]),
         ports=(PortBinding(22, settings.ssh_bind, reservation.ssh_port),),
         sysctls={"net.ipv6.conf.all.disable_ipv6": "0"},
         cap_drop=("ALL",),
+        cap_add=("NET_ADMIN",),
         security_opt=("no-new-privileges",),
         read_only=True,
         pids=64,
         restart="unless-stopped",
         stop_seconds=1,
     )
+
+
+def _border() -> dict[str, str]:
+    """What may enter a pod."""
+    return {
+        "PERRY_WIREGUARD_PORT": str(WIREGUARD_PORT),
+        "PERRY_WORKER_PORT": str(WORKER_PORT),
+        "PERRY_SSH_PORT": "22",
+    }
 
 
 def _sidecar(settings: PodSettings, names: Names, reservation: Reservation) -> ContainerSpec:
@@ -257,9 +268,7 @@ def _sidecar(settings: PodSettings, names: Names, reservation: Reservation) -> C
             "PERRY_RUN_DIR": RUN_FOLDER,
             "PERRY_OWNERS": ",".join(settings.owners),
             "PERRY_REFUSED_ADDRESSES": ",".join(settings.refused_addresses),
-            "PERRY_WIREGUARD_PORT": str(WIREGUARD_PORT),
-            "PERRY_WORKER_PORT": str(WORKER_PORT),
-            "PERRY_SSH_PORT": "22",
+            **_border(),
             "PERRY_TUN": "auto" if settings.tun else "off",
             "GOMEMLIMIT": GO_MEMORY_LIMIT,
         },
@@ -269,6 +278,7 @@ def _sidecar(settings: PodSettings, names: Names, reservation: Reservation) -> C
         cap_add=("NET_ADMIN",),
         security_opt=("no-new-privileges",),
         read_only=True,
+        stdin=True,
         memory=SIDECAR_MEMORY,
         pids=256,
         restart="on-failure",

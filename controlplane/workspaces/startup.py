@@ -22,6 +22,7 @@ from controlplane.errors import (
     TailnetError,
     TailnetNameTaken,
     TookTooLong,
+    first_error,
 )
 from controlplane.ports import ContainerState, Engine, Machine, Provisions, Tailnet, WorkerKeeper, is_node_of
 from controlplane.settings import Settings
@@ -107,8 +108,15 @@ class Starter:
             # Who hears of the end hears of what runs by then.
             with contextlib.suppress(EngineError):
                 await self._look()
-        finally:
+        except Exception:
             self._end(name, failures)
+            raise
+        except BaseException:
+            # Broken off: in state.db it is under way, and goes on with the next control plane. Who asked for its end
+            # notes that.
+            del self._live[name]
+            raise
+        self._end(name, failures)
 
     def _end(self, name: str, failures: list[str]) -> None:
         startup = state.ended(self._live.pop(name), failed=bool(failures))
@@ -117,15 +125,16 @@ class Starter:
             self._changed(name)
 
     async def _walk(self, name: str, failures: list[str]) -> None:
+        minting = Minting()
         for _ in range(RESERVATIONS_TRIED):
             try:
-                await self._walk_once(name, failures)
+                await self._walk_once(name, minting, failures)
                 return
             except ContainerStuck as exc:
                 log.warning("%s is made anew: %s", name, exc.message)
             except EngineConflict as exc:
                 await self._reserve_anew(name, exc)
-        await self._walk_once(name, failures)
+        await self._walk_once(name, minting, failures)
 
     async def _reserve_anew(self, name: str, conflict: EngineConflict) -> None:
         """Another port or subnet where somebody else has ours. A workspace that ran before keeps what people know."""
@@ -143,7 +152,7 @@ class Starter:
             taken = [*await self._engine.subnets_in_use(), *(each.reservation.subnet for each in self._store.all())]
             self._store.move(name, subnet=specs.free_subnet(self._settings.network.pool, taken))
 
-    async def _walk_once(self, name: str, failures: list[str]) -> None:
+    async def _walk_once(self, name: str, minting: Minting, failures: list[str]) -> None:
         record = (self._store.enter_tailnet(name) if self._tailnet.joins else None) or self._must_exist(name)
         self._report(name, StepId.RESERVE, StepStatus.DONE, None, 0.0)
         settings = await self._pod_settings()
@@ -152,34 +161,23 @@ class Starter:
             request = await self._copy(name, pod, record.request)
             pod = specs.pod_spec(settings, record.reservation, request)
         await self._pods.check_images([pod.sandbox.image, pod.workspace.image])
-        minting = Minting()
-        async with _first_error(), anyio.create_task_group() as tasks:
-            tasks.start_soon(self._mint_for, minting, name, record)
-            async with self._step(name, StepId.CREATE):
-                sandbox = await self._pods.create(pod, minting.secret)
-        if record.node_id is not None and await minting.secret() is not None:
-            # It may run on with a node that its tailnet has deleted, which it does not notice by itself.
-            await self._pods.ask_to_rejoin(name)
-        async with self._step(name, StepId.BORDER):
-            sidecar = await self._pods.start_joined(pod.names.tailnet, sandbox)
-            self._sidecars.follow(name, sidecar.id, started=str(sidecar.started))
-            if await self._sidecars.wait_for(name, lambda status: status.border, BORDER_SECONDS) is None:
-                raise StepFailed(
-                    f"The sidecar of {name!r} did not put up its border within {BORDER_SECONDS} s; "
-                    f"`perry logs {name}` has its reasons."
-                )
-            self._checkpoint("sidecar started")
-        async with self._step(name, StepId.WORKSPACE):
-            workspace = await self._pods.start_joined(pod.names.workspace, sandbox)
-            self._checkpoint("workspace started")
         greeting, rest_done = Greeting(), anyio.Event()
-        async with _first_error(), anyio.create_task_group() as all_of_it:
-            all_of_it.start_soon(self._attend, name, workspace, sandbox.address, rest_done, failures)
+        async with first_error(), anyio.create_task_group() as all_of_it:
+            all_of_it.start_soon(self._mint_for, minting, name, record)
+            async with self._step(name, StepId.CREATE):
+                sandbox = await self._pods.create(pod)
+            async with self._step(name, StepId.BORDER):
+                await self._wait_for_border(name, pod)
             async with anyio.create_task_group() as tasks:
+                sidecar_runs = anyio.Event()
+                tasks.start_soon(self._join, name, sidecar_runs, minting, failures)
+                # Nothing else may be in the pod's network before its border stands.
+                async with self._step(name, StepId.WORKSPACE):
+                    workspace = await self._start_both(name, pod, sandbox, sidecar_runs)
+                all_of_it.start_soon(self._attend, name, workspace, sandbox.address, rest_done, failures)
                 tasks.start_soon(self._fill, name, pod, greeting, failures)
-                tasks.start_soon(self._join, name, failures)
                 async with self._step(name, StepId.SSH):
-                    async with _first_error(), anyio.create_task_group() as listening:
+                    async with first_error(), anyio.create_task_group() as listening:
                         listening.start_soon(greeting.hear, self._engine, pod.names.workspace)
                         await self._wait_for_ssh(record, pod, greeting)
                         listening.cancel_scope.cancel()
@@ -197,14 +195,15 @@ class Starter:
         return after
 
     async def _mint_for(self, minting: Minting, name: str, record: Record) -> None:
-        secret: str | None = None
+        """The key that is handed over later. One that an earlier walk of this start was given is still there."""
+        if minting.over:
+            return
         try:
-            secret = await self._mint(name, record)
+            minting.end(await self._mint(name, record))
         except TailnetError as exc:
             # It runs all the same; the step TAILNET tries again.
             log.warning("no key for %s: %s", name, exc.message)
-        finally:
-            minting.end(secret)
+            minting.end(None)
 
     async def _mint(self, name: str, record: Record) -> str | None:
         if not self._tailnet.joins:
@@ -222,6 +221,44 @@ class Starter:
 
     async def _is_on_tailnet(self, node_id: str, name: str) -> bool:
         return not self._tailnet.manages or is_node_of(await self._tailnet.node(node_id), name)
+
+    async def _wait_for_border(self, name: str, pod: PodSpec) -> None:
+        with anyio.move_on_after(BORDER_SECONDS):
+            if await self._pods.border_stands(name):
+                return
+        raise StepFailed(
+            f"The sandbox of {name!r} did not put up its border within {BORDER_SECONDS} s; "
+            f"`docker logs {pod.names.sandbox}` has its reasons."
+        )
+
+    async def _start_both(
+        self, name: str, pod: PodSpec, sandbox: ContainerState, sidecar_runs: anyio.Event
+    ) -> ContainerState:
+        """The sidecar and, at once, the workspace, which is returned."""
+        failed: list[EngineError] = []
+        workspace: ContainerState | None = None
+
+        # Errors are kept until both have ended: a start that is broken off goes on inside Docker.
+        async def start_sidecar() -> None:
+            try:
+                sidecar = await self._pods.start_joined(pod.names.tailnet, sandbox)
+            except EngineError as exc:
+                failed.append(exc)
+            else:
+                self._checkpoint("sidecar started")
+                self._sidecars.follow(name, sidecar.id, started=str(sidecar.started))
+                sidecar_runs.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(start_sidecar)
+            try:
+                workspace = await self._pods.start_joined(pod.names.workspace, sandbox)
+                self._checkpoint("workspace started")
+            except EngineError as exc:
+                failed.append(exc)
+        if workspace is None or failed:
+            raise failed[0]
+        return workspace
 
     async def _wait_for_ssh(self, record: Record, pod: PodSpec, greeting: Greeting) -> None:
         with anyio.move_on_after(SSH_SECONDS):
@@ -324,13 +361,14 @@ class Starter:
         except PerryError as exc:
             failures.append(exc.message)
 
-    async def _join(self, name: str, failures: list[str]) -> None:
+    async def _join(self, name: str, sidecar_runs: anyio.Event, minting: Minting, failures: list[str]) -> None:
         if not self._tailnet.joins:
             self._report(name, StepId.TAILNET, StepStatus.SKIPPED, "There is no tailnet.", None)
             return
+        await sidecar_runs.wait()
         try:
             async with self._step(name, StepId.TAILNET):
-                status = await self._joined(name)
+                status = await self._joined(name, await minting.secret())
                 self._store.set_node(name, status.node_id)
                 self._store.set_key(name, None)
                 self._checkpoint("node recorded")
@@ -342,15 +380,18 @@ class Starter:
         except PerryError as exc:
             failures.append(exc.message)
 
-    async def _joined(self, name: str) -> SidecarStatus:
-        def settled(status: SidecarStatus) -> bool:
-            return status.state in ("running", "failed", "needs-key")
+    async def _joined(self, name: str, key: str | None) -> SidecarStatus:
+        before = self._sidecars.status(name) if key is not None else None
 
+        def settled(status: SidecarStatus) -> bool:
+            # One that refused an earlier key has not said yet what it thinks of this.
+            return status.state == "running" or (status is not before and status.state in ("failed", "needs-key"))
+
+        await self._pods.hand_over(name, key)
         status = await self._sidecars.wait_for(name, settled, JOIN_SECONDS)
         if status is not None and status.state in ("failed", "needs-key"):
             # A key that is used, expired or revoked: one new one, once.
-            await self._pods.put_auth_key(name, await self._keys.mint(name))
-            await self._pods.ask_to_rejoin(name)
+            await self._pods.hand_over(name, await self._keys.mint(name))
             status = await self._sidecars.wait_for(name, lambda now: now.state == "running", JOIN_SECONDS)
         if status is None or status.state != "running":
             latest = self._sidecars.status(name)
@@ -386,15 +427,3 @@ class Starter:
         if record is None:
             raise StepFailed(f"The workspace {name!r} was deleted while it was being started.")
         return record
-
-
-@contextlib.asynccontextmanager
-async def _first_error() -> AsyncIterator[None]:
-    """Raise the first of our errors in a group as itself."""
-    try:
-        yield
-    except* PerryError as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None

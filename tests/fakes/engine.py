@@ -114,6 +114,7 @@ class FakeEngine:
         self.command: Command = succeed
         self.on_start: Callable[[FakeContainer], None] = lambda container: None
         self.on_signal: Callable[[FakeContainer], None] = lambda container: None
+        self.on_send: Callable[[FakeContainer, bytes], None] = lambda container, data: None
         self.processes = FakeProcesses(Path(tempfile.gettempdir()))
         """What commands with streams (``process``) become: those run on this machine."""
         self._ids = itertools.count(1)
@@ -321,6 +322,14 @@ class FakeEngine:
             for each in self.by_name.values()
             if _matches(each.spec.labels, labels)
         ]
+
+    async def send(self, container: str, data: bytes) -> None:
+        self._check()
+        found = self._get(container)
+        if not found.running:
+            raise EngineConflict(f"Docker could not say something to container {container}: it does not run.")
+        if found.spec.stdin:
+            self.on_send(found, data)
 
     async def put_archive(self, container: str, folder: str, archive: bytes) -> None:
         self._check()

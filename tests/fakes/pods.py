@@ -3,10 +3,11 @@
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
+from controlplane.gateway.spec import AUTH_KEY_FILE
 from controlplane.ports import ExecOutput, Role
 from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.greeting import GREETING
-from controlplane.workspaces.spec import AUTH_KEY_FILE, HOST_KEY_FILE
+from controlplane.workspaces.spec import HOST_KEY_FILE
 from tests.fakes.engine import FakeContainer, FakeEngine
 from tests.fakes.tailnet import FakeTailnet
 
@@ -23,10 +24,12 @@ class FakePods:
     def __init__(self, engine: FakeEngine, tailnet: FakeTailnet) -> None:
         self._tailnet = tailnet
         self.sidecar_joins = True
+        self.sandbox_guards = True
         self.workspace_greets = True
         self.words = b"fatal: no such repository\n"
         """What a command that fails says."""
         self.commands: list[Sequence[str]] = []
+        self.handovers: list[dict[str, str]] = []
         self.exit_codes: dict[str, int] = {"test": 1, "rmdir": 1}
         self.says = {"du": b"3000000\t/from/home\n", "df": b"     Avail\n99000000000\n"}
         """What commands print, by their first word."""
@@ -34,6 +37,7 @@ class FakePods:
         """Called with each command's first word, before it ends."""
         engine.on_start = self.started
         engine.on_signal = self.started
+        engine.on_send = self.handed
         engine.command = self.command
 
     def use(self, tailnet: FakeTailnet) -> None:
@@ -42,15 +46,30 @@ class FakePods:
 
     def started(self, container: FakeContainer) -> None:
         """A container starts, or is told to read its key again."""
+        if container.spec.labels.get("perry.role") == Role.SANDBOX and self.sandbox_guards:
+            container.say('{"border":true}')
         if container.spec.labels.get("perry.role") == Role.WORKSPACE and self.workspace_greets:
             container.say(f"{GREETING}{HOST_KEY.decode().strip()}")
         if container.spec.labels.get("perry.role") not in (Role.TAILNET, Role.GATEWAY):
             return
         name = container.spec.labels.get("perry.workspace", "perry")
         container.say(json.dumps({"border": True, "state": "starting", "hostname": name}))
+        if container.spec.stdin and self._tailnet.joined(name, "") is None:
+            return  # It waits for what it is handed.
+        self._join(container, name, container.files.pop(AUTH_KEY_FILE, b"").decode())
+
+    def handed(self, container: FakeContainer, line: bytes) -> None:
+        """A sidecar is handed something."""
+        handover = json.loads(line)
+        self.handovers.append(handover)
+        name = container.spec.labels["perry.workspace"]
+        if handover.get("authKey") or self._tailnet.joined(name, "") is None:
+            self._join(container, name, handover.get("authKey", ""))
+
+    def _join(self, container: FakeContainer, name: str, key: str) -> None:
         if not self.sidecar_joins:
             return
-        node = self._tailnet.joined(name, container.files.pop(AUTH_KEY_FILE, b"").decode())
+        node = self._tailnet.joined(name, key)
         container.say(
             json.dumps(
                 {

@@ -235,6 +235,12 @@ class DockerEngine:
             listed = await self.docker.containers.list(all=True, filters=json.dumps({"label": _filter(labels)}))
         return [requests.listed_container(container._container) for container in listed]
 
+    async def send(self, container: str, data: bytes) -> None:
+        with translated(f"say something to container {container}"):
+            attached = self.docker.containers.container(container).attach(stdin=True, stdout=False, stderr=False)
+            async with attached as stream:
+                await stream.write_in(data)
+
     async def put_archive(self, container: str, folder: str, archive: bytes) -> None:
         with translated(f"put files into {container}"):
             await self.docker.containers.container(container).put_archive(folder, archive)

@@ -58,6 +58,8 @@ def container_body(spec: ContainerSpec) -> dict[str, Any]:
         "StopTimeout": spec.stop_seconds,
         "HostConfig": host,
     }
+    if spec.stdin:
+        body["OpenStdin"] = True
     if spec.entrypoint:
         body["Entrypoint"] = list(spec.entrypoint)
     if spec.command:

@@ -106,6 +106,32 @@ async def test_a_container_lives(bench: Bench) -> None:
     assert await bench.engine.inspect(spec.name) is None
 
 
+def _got(container: FakeContainer, data: bytes) -> None:
+    for line in data.decode().splitlines():
+        container.say(f"got {line}")
+
+
+async def test_what_is_sent_comes_to_standard_input_which_stays_open(bench: Bench) -> None:
+    spec = bench.container("a", 'echo ready; while read -r line; do echo "got $line"; done; echo over', stdin=True)
+    if isinstance(bench.engine, FakeEngine):
+        bench.engine.on_send = _got
+    identity = await bench.engine.ensure_container(spec)
+    with pytest.raises(EngineError):
+        await bench.engine.send("contract-none", b"nothing\n")
+    for said in (b"one\ntwo\n", b"three " + b"3" * 20_000 + b"\n"):
+        await bench.engine.start(spec.name)
+        await bench.engine.send(identity, said)
+        await bench.engine.send(spec.name, b"last\n")
+        heard: list[str] = []
+        with anyio.fail_after(30):
+            async for line in bench.engine.follow_stdout(spec.name):
+                heard.append(line)
+                if line == "got last":
+                    break
+        assert heard == ["ready", *(f"got {line}" for line in said.decode().splitlines()), "got last"]
+        await bench.engine.stop(spec.name, 0)
+
+
 async def test_what_is_frozen_runs_and_takes_no_commands(bench: Bench) -> None:
     spec = bench.container("a")
     await bench.engine.ensure_container(spec)

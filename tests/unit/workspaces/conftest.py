@@ -93,6 +93,7 @@ class Agent:
             instance=self.settings.instance,
             prefix=self.settings.workspace_prefix,
             files=self.worker_keeper.files,
+            door_password=lambda name: f"of {name}",
             checkpoint=lambda name: self.checkpoint(name),
         )
         sidecars = Sidecars(self.engine, lambda name: workspaces.changed(name))
