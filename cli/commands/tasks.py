@@ -214,11 +214,19 @@ def _show_result(client: Client, id_: str, *, as_json: bool) -> None:
         for line in found.diff_stat.splitlines():
             output.line(output.clean(line))
     if found.uncommitted:
-        output.warn(f"{found.uncommitted} files are in no commit.")
+        output.warn(f"{_files(found.uncommitted)} in no commit.")
     if found.unpushed:
-        output.warn(f"{found.unpushed} commits are not pushed.")
+        output.warn(f"{_commits(found.unpushed)} not pushed.")
     if found.unknown:
         output.note(output.clean(found.unknown))
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
+
+
+def _commits(count: int) -> str:
+    return "1 commit is" if count == 1 else f"{count} commits are"
 
 
 def _line(task: Task) -> str:

@@ -102,7 +102,7 @@ def test_dispatch_and_wait_show_the_result(agent: FakeAgent, perry_: Perry) -> N
     assert f"{ID} (claude in alpha) succeeded after 1m" in result.stdout
     assert "All [2J done.\nReally." in result.stdout
     assert "0123456789  Fix it" in result.stdout and "a | 1 +" in result.stdout
-    assert "2 files are in no commit" in result.stderr and "1 commits are not pushed" in result.stderr
+    assert "2 files are in no commit" in result.stderr and "1 commit is not pushed" in result.stderr
 
 
 @pytest.mark.parametrize(
