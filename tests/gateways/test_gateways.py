@@ -38,6 +38,10 @@ async def test_a_wake_reaches_the_model_once(kind: Kind, tmp_path: Path) -> None
             assert "[Perry t-1-succeeded, from workspace alpha, task t-1] Done: the heart-beat wake test" in prompt
             assert "Nothing is left." in prompt
             assert state(wakes, told) == "delivered"
+            # In a session of its own, of which the main one hears the end.
+            apart = await wakes.wake("Sweep the attic.", session="isolated", id="cron-1")
+            await until(lambda: gateway.told_with(f"[Perry {apart}] Sweep the attic."), seconds=90)
+            await until(lambda: state(wakes, apart) == "delivered")
             (attempt,) = wakes.show(WakeRef(id=told)).attempts
             assert (attempt.status, attempt.answer) == (200, "200")
             # Not with a token of somebody else's.
