@@ -63,6 +63,17 @@ def laptop(system: System, assistant: Assistant) -> Device:
     return device
 
 
+@pytest.fixture(scope="module")
+def elsewhere(system: System, assistant: Assistant) -> Iterator[socket.socket]:
+    """A question for another port of that device, which is open and which the list has. Its answer takes a while."""
+    assistant.device.run("sh", "-c", "socat TCP-LISTEN:22,fork,reuseaddr OPEN:/dev/null </dev/null >/dev/null 2>&1 &")
+    places = system.folder / "run" / "places.json"
+    assert json.loads(places.read_text()) == [f"{NAME}:{WAKE_PORT}"]
+    places.write_text(json.dumps([f"{NAME}:{WAKE_PORT}", f"{NAME}:22"]))
+    with asked(system, f"{NAME}:22") as question:
+        yield question
+
+
 def dispatched(laptop: Device, text: str) -> tuple[Task, str]:
     """The task, and the id of the wake that its success will be."""
     said = laptop.run("perry", "dispatch", "alpha", text, "--agent", "claude", "--json")[1]
@@ -70,7 +81,7 @@ def dispatched(laptop: Device, text: str) -> tuple[Task, str]:
     return task, f"{task.id}-{TaskState.SUCCEEDED}"
 
 
-def test_the_assistant_is_woken_with_the_result(laptop: Device, assistant: Assistant, system: System) -> None:
+def test_the_assistant_is_woken_with_the_result(laptop: Device, assistant: Assistant, elsewhere: socket.socket) -> None:
     task, wake = dispatched(laptop, "[[run: echo it is in >result]] [[say: Issue 78 is fixed.]]")
     (told,) = eventually(lambda: assistant.told(wake), "the assistant's model is told", seconds=40)
     assert f"from workspace alpha, task {task.id}]" in told and "Issue 78 is fixed." in told
@@ -98,23 +109,24 @@ def test_the_list_and_the_assistants_own_record_agree(laptop: Device, assistant:
     assert assistant.record() == {each.id: 1 for each in found.items}
 
 
-def test_nothing_else_is_reached_by_that_way(system: System, assistant: Assistant) -> None:
-    """Neither past the list, nor past the tailnet's policy where the list is another."""
+def test_nothing_else_is_reached_by_that_way(system: System, assistant: Assistant, elsewhere: socket.socket) -> None:
+    """Neither past the list, nor past the tailnet's policy where the list is another; and nothing past the tailnet."""
+    with asked(system, f"{NAME}:{WAKE_PORT}") as way:
+        assert way.recv(4096).startswith(b"HTTP/1.1 200")
+    with asked(system, f"{NAME}:22") as way:
+        assert way.recv(4096).startswith(b"HTTP/1.1 403"), "the control plane has told its list anew"
+    assert elsewhere.recv(4096).startswith(b"HTTP/1.1 504")
     with pytest.raises(OSError):
         socket.create_connection((container_address(assistant), WAKE_PORT), timeout=5)
-    assert asked(system, f"{NAME}:22").startswith("HTTP/1.1 403")
-    (system.folder / "run" / "places.json").write_text(json.dumps([f"{NAME}:{WAKE_PORT}", f"{NAME}:22"]))
-    assert asked(system, f"{NAME}:{WAKE_PORT}").startswith("HTTP/1.1 200")
-    assistant.device.run("sh", "-c", "socat TCP-LISTEN:22,fork,reuseaddr OPEN:/dev/null </dev/null >/dev/null 2>&1 &")
-    assert asked(system, f"{NAME}:22").startswith("HTTP/1.1 504")
 
 
-def asked(system: System, place: str) -> str:
-    with socket.socket(socket.AF_UNIX) as way:
-        way.settimeout(60)
-        way.connect(str(system.folder / "run" / "out" / "forward.sock"))
-        way.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
-        return way.recv(4096).decode()
+def asked(system: System, place: str) -> socket.socket:
+    """A connection on which the gateway is asked for a place, as the control plane does it."""
+    way = socket.socket(socket.AF_UNIX)
+    way.settimeout(60)
+    way.connect(str(system.folder / "run" / "out" / "forward.sock"))
+    way.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+    return way
 
 
 def container_address(assistant: Assistant) -> str:
