@@ -191,10 +191,16 @@ def test_opencode_on_another_device_works_in_the_workspace(system: System, alpha
 def test_a_program_that_has_the_doors_port_keeps_it_and_that_is_said(system: System, laptop: Device) -> None:
     system.start_workspace("delta", docker=False)
     try:
-        # The door has the port by now; without its sidecar a program can be the first.
+        # The door and the worker have the port by now; without them a program can be the first.
+        delta, service = system.container("delta"), "/run/perry-services/worker"
+        docker("exec", delta, "s6-svc", "-wD", "-d", service)
         docker("stop", "-t", "0", system.container("delta", ".tailnet"))
         serve(system, "delta", SERVER.replace("3000", "4096"))
+        eventually(lambda: "0.0.0.0:4096" in docker("exec", delta, "ss", "-Htln"), "it listens")
+        docker("exec", delta, "s6-svc", "-u", service)
         eventually(lambda: "port 4096" in str(system.workspace("delta").tailnet.error), "it is said", seconds=30)
         assert "have it listen on another port" in system.perry("list").stdout
+        said = "leads to a program of its own, and not to Perry's OpenCode"
+        eventually(lambda: said in system.perry("logs", "delta").stdout, "the worker says so too", seconds=30)
     finally:
         system.call("workspaces.delete", {"name": "delta", "force": True})

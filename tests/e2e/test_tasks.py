@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import os
-import random
+import shlex
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,13 @@ import pytest
 
 from protocol.tasks import TASK_LIMIT, Task, TaskResult, TaskState, Waited
 from protocol.workspaces import TailnetState, Workspace
+from tests.e2e import chaos
 from tests.e2e.system import System, docker, eventually
 from tests.e2e.woken import Gateway, listening
 from tests.fakes.model_server.agents import AGENTS
 from tests.fakes.model_server.inside import ModelInside
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
-
-CHAOS_SECONDS = float(os.environ.get("PERRY_CHAOS_SECONDS", "20"))
 
 AWKWARD = "“$(touch /tmp/no)” `x` 'y' \\ 🙂"
 
@@ -187,8 +184,37 @@ def test_opencodes_server_outlives_the_worker_and_its_tasks_do_not_outlive_it(
     assert task.state is TaskState.FAILED
     assert task.reason is not None and "OpenCode's server ended in the middle of the task" in task.reason
     assert eventually(lambda: gateway.of(task.id), "the wake")
-    task = ended(system, dispatch(system, "[[say: There is another one.]]", agent="opencode"))
-    assert result(system, task).last_message == "There is another one."
+
+
+def test_opencodes_server_ends_when_nobody_uses_it_and_not_before(system: System, alpha: Workspace) -> None:
+    """By hand, as by a page in a browser that was closed again."""
+    container = system.container("alpha")
+
+    def runs(what: str) -> bool:
+        return what in docker("exec", container, "ps", "axo", "args")
+
+    asked = "[[run: until [ -e enough ]; do sleep 0.1; done]] [[say: It was enough.]]"
+    docker("exec", container, "sh", "-c", "echo 1 >/etc/perry/opencode-keep")
+    try:
+        session = json.loads(opencode(system, "/session", {}))["id"]
+        opencode(system, f"/session/{session}/prompt_async", {"parts": [{"type": "text", "text": asked}]})
+        eventually(lambda: runs("until [ -e enough ]"), "it is at it")
+        time.sleep(7)
+        assert runs("opencode serve")
+        system.inside("alpha", "touch", "/home/workspace/alpha/enough")
+        eventually(lambda: not runs("opencode serve"), "it has ended")
+        assert "It was enough." in opencode(system, f"/session/{session}/message")
+    finally:
+        docker("exec", container, "sh", "-c", "echo 600 >/etc/perry/opencode-keep")
+
+
+def opencode(system: System, path: str, body: object = None) -> str:
+    """What alpha's own OpenCode answers to its user."""
+    data = "" if body is None else f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+    url = f"http://127.0.0.1:4096{path}?directory=/home/workspace/alpha"
+    return system.inside(
+        "alpha", "sh", "-c", f'curl -sS -m 60 -u "opencode:$(cat /etc/perry/opencode-password)" {data} {url}'
+    )
 
 
 def test_the_largest_task_reaches_its_agent_byte_for_byte(system: System, alpha: Workspace) -> None:
@@ -243,67 +269,19 @@ def test_from_nothing_to_nothing(system: System, alpha: Workspace, gateway: Gate
     assert result(system, left.task).last_message == left.last_message
 
 
-@pytest.mark.timeout(300 + 2 * CHAOS_SECONDS)
+@pytest.mark.timeout(300 + 2 * chaos.SECONDS)
 def test_wakes_out_of_a_workspace_whose_every_part_is_killed(
     system: System, alpha: Workspace, gateway: Gateway
 ) -> None:
-    """None is lost, each is shown once, and in order. ``PERRY_CHAOS_SECONDS=300`` has it go on for so long."""
-    seed = random.randrange(1 << 30)
-    chance = random.Random(seed)
-    count = int(CHAOS_SECONDS * 10)
-    container, sidecar = system.container("alpha"), system.container("alpha", ".tailnet")
-    coordinator = f"{system.instance}-coordinator"
+    """None is lost, each is shown once, and in order."""
+    count = int(chaos.SECONDS * 10)
+    docker("exec", "-d", "-u", "workspace", system.container("alpha"), "python3", "-c", chaos.WAKING, str(count))
+    died, seed = chaos.kill(system, "alpha")
 
-    def cut_off(part: str) -> None:
-        docker("pause", part, check=False)
-        time.sleep(chance.uniform(0.5, 3))
-        docker("unpause", part, check=False)
+    def of(texts: list[str]) -> list[str]:
+        return [text.rpartition("] ")[2] for text in texts if "] chaos " in text]
 
-    def kill_control_plane() -> None:
-        system.stop(signal.SIGKILL)
-        system.start()
-
-    deaths: dict[str, Callable[[], object]] = {
-        "worker": lambda: docker("exec", container, "pkill", "-9", "-f", "worker serve", check=False),
-        "control plane": kill_control_plane,
-        "sidecar": lambda: docker("kill", "-s", "KILL", sidecar, check=False),
-        "sidecar, cut off": lambda: cut_off(sidecar),
-        "coordinator": lambda: docker("kill", "-s", "KILL", coordinator, check=False),
-        "coordinator, cut off": lambda: cut_off(coordinator),
-    }
-    docker("exec", "-d", "-u", "workspace", container, "python3", "-c", WAKING, str(count))
-    died: Counter[str] = Counter()
-    end = time.monotonic() + CHAOS_SECONDS
-    while time.monotonic() < end:
-        # Each at least once, if there is time, and then as it comes.
-        rest = [each for each in deaths if each not in died] or list(deaths)
-        died[which := chance.choice(rest)] += 1
-        deaths[which]()
-        time.sleep(chance.uniform(0.2, 1))
-    wanted = [f"chaos {number}" for number in range(count)]
-
-    def shown() -> list[str]:
-        return [text.rpartition("] ")[2] for text in gateway.shown if "] chaos " in text]
-
-    eventually(lambda: len(shown()) >= count, f"all wakes, of which there are {len(shown())}", seconds=40)
-    assert shown() == wanted, f"seed {seed}"
-    again = len([text for text in gateway.taken if "] chaos " in text]) - count
-    print(f"{count} wakes, killed {dict(died)}, {again} sent again (seed {seed})")  # noqa: T201
+    eventually(lambda: len(of(gateway.shown)) >= count, f"all of {count} wakes (seed {seed})", seconds=40)
+    assert of(gateway.shown) == [f"chaos {number}" for number in range(count)], f"seed {seed}"
+    print(f"{count} wakes, killed {died}, {len(of(gateway.taken)) - count} sent again (seed {seed})")  # noqa: T201
     eventually(lambda: system.workspace("alpha").tailnet.status is TailnetState.ONLINE, "alpha is whole again")
-
-
-WAKING = """
-import json, sys, time, urllib.request
-for number in range(int(sys.argv[1])):
-    body = json.dumps({"text": f"chaos {number}"}).encode()
-    headers = {"Idempotency-Key": f"chaos-{number}"}
-    request = urllib.request.Request("http://127.0.0.1:18789/hooks/wake", body, headers)
-    while True:
-        try:
-            if urllib.request.urlopen(request, timeout=10).status == 200:
-                break
-        except OSError:
-            pass
-        time.sleep(0.1)
-    time.sleep(0.05)
-"""

@@ -20,6 +20,7 @@ SILENT_SECONDS: Final = 60.0
 """Who connects has so long to say something."""
 LINGER_SECONDS: Final = 30.0
 """How long a caller may stay who was told everything."""
+REFUSED_SECONDS: Final = 0.1
 MOST: Final = 256
 """Connections at once."""
 PIECE: Final = 64 << 10
@@ -99,16 +100,21 @@ class OpenCode:
             first = await reader.read(PIECE)
         if not first:
             return
-        try:
-            async with self._server.use() as port:
-                there, back = await asyncio.open_connection("127.0.0.1", port, limit=PIECE)
-                try:
-                    back.write(first)
-                    await _carry(reader, back, there, writer)
-                finally:
-                    back.transport.abort()
-        except Unusable as exc:
-            await _say(reader, writer, str(exc))
+        while True:
+            try:
+                async with self._server.use() as port:
+                    there, back = await asyncio.open_connection("127.0.0.1", port, limit=PIECE)
+                    try:
+                        back.write(first)
+                        await _carry(reader, back, there, writer)
+                    finally:
+                        back.transport.abort()
+                return
+            except ConnectionRefusedError:
+                await asyncio.sleep(REFUSED_SECONDS)  # It has just ended; there will be another one.
+            except Unusable as exc:
+                await _say(reader, writer, str(exc))
+                return
 
 
 async def _carry(reader: StreamReader, back: StreamWriter, there: StreamReader, writer: StreamWriter) -> None:

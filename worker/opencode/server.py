@@ -35,6 +35,8 @@ LOOK_SECONDS: Final = 5.0
 """How often it is looked at whether it is used."""
 FIRST_PAUSE: Final = 1.0
 MOST_PAUSE: Final = 60.0
+PATIENT_SECONDS: Final = 5.0
+"""Who wants a server that has just ended waits for so long until the next one is started; else they are told."""
 ASK_SECONDS: Final = 10.0
 MOST_FOLDERS: Final = 50
 """So many folders are asked about work before it is ended."""
@@ -66,6 +68,10 @@ async def until_it_is_alone(database: str, everything: Processes, *, look: float
         if not everything.named("opencode"):
             return
         await asyncio.sleep(look)
+
+
+class Ended(Unusable):
+    """It had answered, and has ended by itself."""
 
 
 class Server:
@@ -126,7 +132,8 @@ class Server:
                 if asyncio.get_running_loop().time() - began > MOST_PAUSE:
                     pause = FIRST_PAUSE
                 log.warning("%s It is started again in %g s, where somebody uses it.", exc, pause)
-                self._be(str(exc))
+                if not isinstance(exc, Ended) or pause > PATIENT_SECONDS:
+                    self._be(str(exc))  # Else whoever comes waits for the next one.
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MOST_PAUSE)
                 self._be(None)
@@ -176,8 +183,7 @@ class Server:
         finally:
             self._process = None
             self._be(None)
-        code = f" (exit code {process.exit_code})" if process.exit_code is not None else ""
-        raise Unusable(f"OpenCode's server ended{code}; `opencode serve` in the workspace may say why.")
+        raise Ended(_why(process))
 
     async def _start(self) -> ServerProcess:
         environment = processes.session_environment(str(self._home))
@@ -192,6 +198,7 @@ class Server:
                 if (await call("GET", "/global/health", None, seconds=HEALTH_SECONDS))["healthy"]:
                     return
             await asyncio.sleep(READY_LOOK_SECONDS)
+        raise Unusable(_why(process))
 
     async def _until_unused(self, process: ServerProcess) -> None:
         """Until it has ended by itself, or nobody has used it for long enough."""
@@ -227,6 +234,11 @@ class Server:
             log.warning("whether OpenCode's server is at work cannot be seen, so it stays: %s", exc)
             return True
         return False
+
+
+def _why(process: ServerProcess) -> str:
+    code = f" (exit code {process.exit_code})" if process.exit_code is not None else ""
+    return f"OpenCode's server ended{code}; `opencode serve` in the workspace may say why."
 
 
 def _busy(status: Any) -> bool:

@@ -26,7 +26,7 @@ from tests.gateways.running import CLAWDBOT, OPENCLAW, Kind, RealGateway, instal
 from tests.integration.wake.killable import free_port, plane, wake, worker
 from tests.unit.wake.conftest import until
 
-SECONDS = float(os.environ.get("PERRY_CHAOS_SECONDS", "12"))
+SECONDS = float(os.environ.get("PERRY_CHAOS_SECONDS", "8"))
 KINDS = (CLAWDBOT, OPENCLAW) if "PERRY_CHAOS_SECONDS" in os.environ else (CLAWDBOT,)
 PAUSE = 0.4
 """Between the wakes of a workspace, in seconds."""
