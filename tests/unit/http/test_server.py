@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from controlplane.errors import StartupError
+from controlplane.rpc import BODY_LIMIT
 from controlplane.system.server import listen
 from protocol.workspaces import Workspace
 from tests.fakes.surface import TOKEN, Surface
@@ -167,7 +168,7 @@ async def test_odd_heads(surface: Surface, lines: str, status: int) -> None:
 
 async def test_a_chunked_body_has_the_same_bound(surface: Surface) -> None:
     async def endless() -> AsyncIterator[bytes]:
-        for _ in range(40):
+        for _ in range(BODY_LIMIT // 65536 + 8):
             yield b" " * 65536
 
     async with surface.served() as port, httpx.AsyncClient(trust_env=False) as client:
