@@ -86,7 +86,9 @@ class Mask:
     """``known`` are values of secrets, which are masked wherever they stand."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        pieces = {piece.strip() for value in known for piece in (value, *value.splitlines())}
+        # What is no UTF-8 is in no text that comes here.
+        texts = (value.encode("utf-8", "replace").decode() for value in known)
+        pieces = {piece.strip() for text in texts for piece in (text, *text.splitlines())}
         # The longest first: one may contain another.
         self._known = sorted(filter(_is_known, pieces), key=len, reverse=True)
         self._signs = ahocorasick_rs.AhoCorasick({*self._known, *LITERALS}, store_patterns=True)

@@ -81,6 +81,7 @@ def test_what_is_known_may_look_like_a_token_or_begin_like_another() -> None:
     mask = Mask(["sk-known-to-perry", "sk-known-to-perry-and-longer-0", "eyJ1-is-known"])
     assert mask("a sk-known-to-perry b") == f"a {MASKED} b"
     assert mask("sk-known-to-perry-and-longer-0") == MASKED
+    assert Mask(["not-\udcff-utf-8-1", "hunter2hunter2"])("hunter2hunter2") == MASKED
     assert mask("eyJ eyJ1-is-known") == f"eyJ {MASKED}"
 
 
