@@ -139,6 +139,19 @@ async def test_a_wake_that_is_not_taken_is_tried_again(plane: Plane, monkeypatch
     assert list(plane.world.waker.wakes) == [done.summary.wake_id]
 
 
+async def test_a_workspace_stays_until_its_task_is_done_with(plane: Plane) -> None:
+    plane.world.waker.fails = 1 << 30
+    async with plane.at_work():
+        started = await plane.service.start(wanted("one", wake_each=True, remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["one"])
+        await anyio.sleep(0.05)
+        (entry,) = await plane.entries(started)
+        assert (entry.state, entry.done) == (ItemState.SUCCEEDED, False) and "pr-one" in plane.world.there
+        plane.world.waker.fails = 0
+        plane.dispatcher.nudge()
+        assert (await plane.settled(started)).items[0].removal == "deleted"
+
+
 async def test_work_that_is_nowhere_else_stays(plane: Plane) -> None:
     plane.world.unsaved.add("pr-one")
     async with plane.at_work():
