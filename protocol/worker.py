@@ -127,9 +127,11 @@ class ReadOutcome(Wire, frozen=True, tag="readOutcome", tag_field="kind"):
 
 
 class LookAtTask(Wire, frozen=True, tag="lookAtTask", tag_field="kind"):
-    """How a task looks now; without an id, how the project does. → :class:`TaskLook`."""
+    """How a task looks now; without an id, how the project does, and what ``agent`` does that nobody dispatched. →
+    :class:`TaskLook`."""
 
     id: str | None = None
+    agent: Annotated[str, msgspec.Meta(max_length=32)] | None = None
 
 
 class TakeWakes(Wire, frozen=True, tag="takeWakes", tag_field="kind"):
@@ -345,8 +347,8 @@ class TaskOutcome(Wire, frozen=True, tag="taskOutcome", tag_field="kind"):
 
 class TaskLook(Wire, frozen=True, tag="taskLook", tag_field="kind"):
     """One look. ``processes``, of which ``stopped`` were stopped by a signal, have used ``cpu`` seconds in all; they
-    are None where there is no task. ``log_tail`` are its last lines. ``commits`` counts those since the task began,
-    ``changed`` the files that are in no commit; None where the project is no repository."""
+    are None where neither a task nor an agent was asked about. ``log_tail`` are its last lines. ``commits`` counts
+    those since the task began, ``changed`` the files that are in no commit; None where the project is no repository."""
 
     processes: int | None = None
     stopped: int = 0

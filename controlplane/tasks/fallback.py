@@ -52,6 +52,9 @@ UNTOLD: Final = {
 }
 """What a task that has ended comes to where no wake told of it. Who cancels one knows."""
 
+BY_HAND: Final = 1_000
+"""Sessions that nobody dispatched of which the latest look is kept, until the next restart."""
+
 AFTERWARDS: Final = timedelta(seconds=30)
 """So long after the end of its task a session may still write."""
 
@@ -99,6 +102,7 @@ class Fallback:
         self._every = every
         self._stall = stall
         self._now = now
+        self._by_hand: dict[tuple[str, str, str], Marks] = {}
         self._looks = {id_: _looks.decode(look) for id_, look in store.looks().items()}
 
     async def run(self) -> None:
@@ -169,7 +173,14 @@ class Fallback:
                 f"Nothing is known of a coding agent in {name!r}: it has had no session, and no task; "
                 f"`perry dispatch {name} 'what to do'` gives it one."
             )
-        return _checked(policy.conclude(await self._looker.at_session(session), None, stall=self._stall), None)
+        key = (session.workspace, session.agent, session.session_id)
+        verdict = policy.conclude(
+            await self._looker.at_session(session), self._by_hand.pop(key, None), stall=self._stall
+        )
+        self._by_hand[key] = verdict.marks
+        while len(self._by_hand) > BY_HAND:
+            self._by_hand.pop(next(iter(self._by_hand)))
+        return _checked(verdict, None)
 
     # --- one task
 

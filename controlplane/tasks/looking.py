@@ -52,7 +52,7 @@ class Looker:
 
     async def at_task(self, record: Record) -> Seen:
         """At a task that is under way."""
-        look, unreachable = await self._ask(record.workspace, record.id)
+        look, unreachable = await self._ask(record.workspace, LookAtTask(id=record.id))
         session = None
         if record.session_id is not None:
             session = await self._session(record.workspace, record.wishes.agent, record.session_id)
@@ -72,14 +72,14 @@ class Looker:
     async def at_session(self, session: SessionInfo) -> Seen:
         """At what nobody dispatched."""
         workspace, agent = session.workspace, session.agent
-        look, unreachable = await self._ask(workspace, None)
+        look, unreachable = await self._ask(workspace, LookAtTask(agent=agent))
         known = await self._session(workspace, agent, session.session_id)
         return _seen(look, unreachable, known, workspace, agent, None, None, None)
 
-    async def _ask(self, workspace: str, id_: str | None) -> tuple[TaskLook | None, str | None]:
+    async def _ask(self, workspace: str, request: LookAtTask) -> tuple[TaskLook | None, str | None]:
         try:
             with anyio.fail_after(LOOK_SECONDS):
-                found = await self._link(workspace).ask(LookAtTask(id=id_))
+                found = await self._link(workspace).ask(request)
         except WorkerError as exc:
             return None, exc.message
         except TimeoutError:

@@ -11,8 +11,8 @@
     else                                                              → working
 
 Something moves when the log grows, the session changes, files or commits change, or its processes use more than a
-trickle of CPU. A part that cannot be seen says nothing either way; at a first look, CPU counts as used. Of what was
-begun by hand the session is seen, and no CPU: it stands still once the session rests, and that says for how long.
+trickle of CPU. A part that cannot be seen says nothing either way; at a first look, CPU counts as used. What was
+begun by hand stands still once its session rests, and that says for how long.
 
 Texts that come from a workspace are somebody's own words: they are bounded, on one line, quoted, and decide nothing.
 """
@@ -112,7 +112,7 @@ def moved(seen: Seen, before: Marks | None) -> Marks:
             times.append(seen.at)
     else:
         times.append(min(before.moved, seen.at))
-        if _differs(seen, before):
+        if not _rests(seen) and _differs(seen, before):
             times.append(seen.at)
     # What could not be seen this time is compared with what was seen before.
     kept = before or Marks(at=seen.at, moved=seen.at)
@@ -127,10 +127,19 @@ def moved(seen: Seen, before: Marks | None) -> Marks:
 
 
 def _stands(seen: Seen) -> bool:
-    if seen.processes is not None:
-        return seen.processes.stopped >= seen.processes.count
-    rests = seen.session is not None and seen.session.status not in (SessionStatus.BUSY, SessionStatus.UNKNOWN)
-    return seen.task is None and rests
+    if _frozen(seen) or (seen.task is not None and seen.processes is not None and seen.processes.count == 0):
+        return True
+    return _rests(seen)
+
+
+def _rests(seen: Seen) -> bool:
+    """What was begun by hand, and waits for its person. What it uses of CPU until then means nothing."""
+    resting = seen.session is not None and seen.session.status not in (SessionStatus.BUSY, SessionStatus.UNKNOWN)
+    return seen.task is None and resting
+
+
+def _frozen(seen: Seen) -> bool:
+    return seen.processes is not None and 0 < seen.processes.count <= seen.processes.stopped
 
 
 def _differs(seen: Seen, before: Marks) -> bool:
@@ -157,7 +166,8 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
     if seen.unreachable is not None:
         return Conclusion.UNREACHABLE, f"{who} cannot be looked at: {sentence(clean(seen.unreachable))}"
     ended = seen.ended
-    if ended is None and seen.processes is not None and seen.processes.count == 0:
+    count = None if seen.processes is None else seen.processes.count
+    if ended is None and count == 0 and seen.task is not None:
         ended = Ended()
     if ended is not None:
         return _of_an_end(seen, ended)
@@ -169,8 +179,11 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
     if session is not None and session.error and quiet >= SETTLED:
         # Agents try again by themselves, and are seen to move then.
         return Conclusion.FAILED, f"{who} failed: {_provider(session)} Nothing has moved for {span(quiet)} since."
+    if seen.task is None and _frozen(seen) and quiet >= SETTLED:
+        # Its session, which it cannot write to, says that it rests.
+        return Conclusion.STALLED, f"{who} has stalled: {_standstill(seen, quiet)}"
     if session is not None and session.status is SessionStatus.IDLE and session.said and quiet >= SETTLED:
-        still = "" if seen.processes is None else ", and its process still runs"
+        still = ", and its process still runs" if count else ""
         idle = f"it has been idle for {span(quiet)}{still}."
         return Conclusion.FINISHED_SILENTLY, f"{who} is done and told nobody: {idle}"
     if quiet >= stall:

@@ -152,6 +152,14 @@ def test_a_workspace_that_cannot_be_looked_into(system: System, alpha: Workspace
     assert ended(system, task).state is TaskState.SUCCEEDED
 
 
+def test_a_job_dispatches_a_task(system: System, alpha: Workspace, gateway: Gateway) -> None:
+    words = ("--dispatch", "alpha", "--message", "echo I came by a job", "--agent", "command")
+    system.perry("cron", "add", "--name", "nightly", "--at", "1s", *words)
+    assert eventually(lambda: [each for each in gateway.taken if "I came by a job" in each], "the wake of its end")
+    (run,) = msgspec.convert(system.call("cron.history", {"job": "nightly"}), JobRuns).items
+    assert run.outcome == "ok" and str(run.detail).startswith("task t-")
+
+
 def test_a_job_whose_workspace_vanished(system: System, gateway: Gateway) -> None:
     system.start_workspace("brief", docker=False, clone=None)
     system.call("cron.add", {"name": "looks", "at": "3s", "check": "brief"})

@@ -14,15 +14,17 @@ TAIL: Final = 2_000
 """Bytes of the log's end that are shown."""
 
 
-def look(folder: str, state: State | None, log: Path | None, runners: Sequence[int] | None) -> TaskLook:
-    """``runners`` are the processes around the task, none where it has ended; None where there is no task."""
+def look(
+    folder: str, state: State | None, log: Path | None, pids: Sequence[int] | None, *, around: int = 1
+) -> TaskLook:
+    """``pids`` are the processes that are looked at, with all below them: none where they have ended, None where nobody
+    asked about any. ``around`` of them only stand around the agent."""
     size, tail = (None, "") if log is None else _tail(log)
     last, commits, changed = outcome.standing(folder, None if state is None else state.base)
-    if runners is None:
+    if pids is None:
         return TaskLook(last=last, commits=commits, changed=changed)
-    count, stopped, cpu = processes.usage(runners)
-    # The process that stands around the agent is not the agent.
-    inner = max(count - 1, 0)
+    count, stopped, cpu = processes.usage(pids)
+    inner = max(count - around, 0)
     return TaskLook(
         processes=inner,
         stopped=min(stopped, inner),

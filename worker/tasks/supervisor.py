@@ -35,6 +35,7 @@ from worker import processes
 from worker.opencode.client import Unusable
 from worker.opencode.server import Server
 from worker.ports import UNNUMBERED, Handler, RequestRefused, Told
+from worker.sessions.liveness import Processes as Named
 from worker.tasks import agents, look, outcome, record
 from worker.tasks.record import State
 
@@ -271,7 +272,8 @@ class Tasks:
     async def look_at(self, request: LookAtTask) -> TaskLook:
         """How it looks now."""
         if request.id is None:
-            return await asyncio.to_thread(look.look, str(self._project), None, None, None)
+            named = None if request.agent is None else Named().named(request.agent)
+            return await asyncio.to_thread(look.look, str(self._project), None, None, named, around=0)
         folder = self._must_exist(request.id)
         state, spec = record.read_state(folder), record.read_spec(folder)
         pids = [] if state is None or processes.started(state.pid) != state.pid_started else [state.pid]

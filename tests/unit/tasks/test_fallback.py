@@ -61,6 +61,7 @@ class Watch:
 
         async def ask(link: FakeLink, request: Request) -> Result:
             if isinstance(request, LookAtTask) and not link.gone:
+                link.asked.append(request)
                 return self.look
             return await scene_ask(link, request)
 
@@ -252,6 +253,36 @@ async def test_a_look_at_what_nobody_dispatched(
     assert "The last commit is abcdef1 “Fix it”, and 2 files not committed." in checked.text
     watch.scene.workers.detach("alpha")
     assert (await watch.fallback.check(CheckTask(workspace="alpha"))).conclusion == "unreachable"
+
+
+async def test_what_the_runtime_of_an_agent_that_rests_uses_means_nothing(watch: Watch) -> None:
+    watch.worker = watch.scene.running("alpha")
+    watch.sessions.info = known(watch, SessionStatus.IDLE, 0)
+    for minutes, conclusion in ((0, "working"), (30, "finished silently"), (60, "finished silently")):
+        watch.now = watch.began + timedelta(minutes=minutes)
+        watch.look = TaskLook(processes=2, cpu=minutes * 10.0, commits=0, changed=0)
+        checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+        assert (checked.conclusion, round(checked.quiet / 60)) == (conclusion, minutes)
+
+
+async def test_an_agent_of_a_person_that_was_stopped(watch: Watch) -> None:
+    """Its session says that it rests, as it does not say anything any more."""
+    watch.worker = watch.scene.running("alpha")
+    watch.look = TaskLook(processes=2, stopped=2, cpu=9.0, commits=0, changed=0)
+    watch.sessions.info = known(watch, SessionStatus.IDLE, 12)
+    checked = await watch.fallback.check(CheckTask(workspace="alpha"))
+    assert (checked.conclusion, checked.quiet) == ("stalled", 720.0)
+    assert "All of its processes are stopped" in checked.text
+    assert watch.worker.asked[-1] == LookAtTask(agent="claude")
+
+
+async def test_a_busy_session_is_compared_with_the_look_before(watch: Watch) -> None:
+    watch.worker = watch.scene.running("alpha")
+    watch.sessions.info = known(watch, SessionStatus.BUSY, 1)
+    for minutes, cpu, conclusion in ((0, 9.0, "working"), (11, 900.0, "working"), (22, 900.0, "stalled")):
+        watch.now = watch.began + timedelta(minutes=minutes)
+        watch.look = TaskLook(processes=2, cpu=cpu, commits=0, changed=0)
+        assert (await watch.fallback.check(CheckTask(workspace="alpha"))).conclusion == conclusion, minutes
 
 
 async def test_a_look_at_a_workspace_is_one_at_its_tasks(watch: Watch) -> None:

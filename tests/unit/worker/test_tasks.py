@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from protocol.tasks import ENDED, TaskState
-from protocol.worker import CancelTask, ForgetTask, ReadOutcome, ReadTaskLog, StartTask, TaskSeen
+from protocol.worker import CancelTask, ForgetTask, LookAtTask, ReadOutcome, ReadTaskLog, StartTask, TaskSeen
 from worker import processes
 from worker.opencode.server import Server
 from worker.ports import Notice, RequestRefused
@@ -424,3 +424,29 @@ def test_a_sessions_variables(tmp_path: Path) -> None:
     found = processes.session_environment("/home/x", (file, tmp_path / "missing"))
     assert (found["A"], found["B"], found["HOME"]) == ('"kept as it is"', "x=y", "/home/x")
     assert "1" not in found and "no" not in found
+
+
+async def test_a_look_at_an_agent_that_nobody_dispatched(place: Place, tmp_path: Path) -> None:
+    name = f"agent-{os.getpid()}"
+    program = tmp_path / name
+    program.write_text("sleep 600; true\n")
+    assert (await place.tasks.look_at(LookAtTask(agent=name))).processes == 0
+    process = await asyncio.create_subprocess_exec("sh", str(program), start_new_session=True)
+
+    async def looks(processes: int, stopped: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while True:
+                look = await place.tasks.look_at(LookAtTask(agent=name))
+                if (look.processes, look.stopped) == (processes, stopped):
+                    return
+                await asyncio.sleep(0.05)
+
+    try:
+        # The shell, and what it runs.
+        await looks(2, 0)
+        os.killpg(process.pid, signal.SIGSTOP)
+        await looks(2, 2)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert (await place.tasks.look_at(LookAtTask())).processes is None
