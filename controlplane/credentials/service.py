@@ -151,7 +151,8 @@ class Credentials:
             if isinstance(v, Reference)
         ]
         found = [each.file for each in references if each.file]
-        found += [settings.git.signing_key] if isinstance(settings.git.signing_key, str) else []
+        if isinstance(settings.git.signing_key, str) and settings.git.signing_key:
+            found.append(settings.git.signing_key)
         for name in ("", *settings.ssh.workspaces):
             found += [wish.source for wish in self._plan(settings, name).wishes if isinstance(wish.source, str)]
             found += [entry for entry in authorized(settings, name) if " " not in entry.strip() and "*" not in entry]

@@ -100,6 +100,13 @@ async def test_a_workspace_that_stops_meanwhile_is_said(person: Person) -> None:
     assert not (person.there / "x").exists()
 
 
+async def test_what_is_watched_is_what_is_named_and_not_all_of_home(person: Person) -> None:
+    assert person.home not in person.credentials.watched()
+    person.settings('{"git": {"signingKey": "~/.ssh/id_ed25519.pub"}}')
+    watched = person.credentials.watched()
+    assert person.home / ".ssh/id_ed25519.pub" in watched and person.home not in watched
+
+
 async def test_a_change_is_brought_by_itself_also_where_the_file_is_replaced(person: Person) -> None:
     person.settings('{"credentials": {"files": {"~/x": "~/x"}}}')
     (person.home / "x").write_text("one")
