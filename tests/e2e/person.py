@@ -14,6 +14,7 @@ from tests.e2e.system import System
 from tests.fakes.model_server import ModelServer
 
 ODD = "a=b # c 'd' \"e\" $HOME `id` \\"
+SKILL = "---\nname: keep-ledger\ndescription: How Ada keeps her ledger.\n---\nOne line for each visit.\n"
 HERE = Path(__file__).parent
 
 
@@ -36,10 +37,10 @@ class Person:
         self.config |= sections
         write(self.system.folder / "config.json", json.dumps(self.config))
 
-    def ssh(self, command: str) -> str:
+    def ssh(self, command: str, key: Path | None = None) -> str:
         """As a person's ssh would run it: not by Docker, not in a log-in shell."""
         port = self.system.workspace("alpha").ports.ssh
-        key = self.system.folder / "ssh" / "id_ed25519"
+        key = key or self.system.folder / "ssh" / "id_ed25519"
         done = subprocess.run(
             ["ssh", "-p", str(port), "-i", str(key), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
              "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "workspace@127.0.0.1", command],
@@ -55,7 +56,7 @@ def at_work(folder: Path) -> Iterator[Person]:
     it = Person(folder)
     it.system.of_person(it.home)
     (it.home / ".ssh").mkdir(parents=True)
-    for name in ("id_work", "signing"):
+    for name in ("id_work", "signing", "phone"):
         key = it.home / ".ssh" / name
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key)], check=True)
     pem = stand_ins.certificate(folder)
@@ -79,11 +80,15 @@ def at_work(folder: Path) -> Iterator[Person]:
                     "files": {"~/own.txt": "~/own.txt", "~/ca.pem": "~/ca.pem", "~/ledger.py": "~/ledger.py"},
                 },
                 git={"name": 'Ada "L" Love', "email": "ada@example.com"},
-                ssh={"global": {"copy": ["~/.ssh/id_work"]}, "knownHosts": [known_host]},
+                ssh={
+                    "global": {"copy": ["~/.ssh/id_work"], "authorize": ["~/.ssh/phone.pub"]},
+                    "knownHosts": [known_host],
+                },
                 github={"token": {"secret": "github"}, "host": github},
                 scripts={"post_start": ["~/post.sh"]},
                 dotfiles={"repository": it.url, "install": "cp README ~/from-dotfiles"},
                 mcpServers=[ledger | {"env": {"LEDGER_KEY": {"secret": "ledger"}}}],
+                skills=[{"id": "keep-ledger", "skillMd": SKILL}],
             )
             it.system.start()
             it.system.call("secrets.set", {"name": "claude", "value": "sk-ant-canary-claude"})

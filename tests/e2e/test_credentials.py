@@ -39,6 +39,16 @@ def test_a_private_repository_is_cloned_changed_and_pushed(person: Person) -> No
     assert seen == 'Ada "L" Love <ada@example.com> more'
 
 
+def test_a_key_that_may_log_in_does_until_it_may_not(person: Person) -> None:
+    phone = person.home / ".ssh/phone"
+    assert person.ssh("hostname", phone) == "alpha\n"
+    settings = person.config["ssh"]
+    person.settle(ssh=settings | {"global": {"copy": settings["global"]["copy"]}})
+    person.sync()
+    with pytest.raises(AssertionError, match="Permission denied"):
+        person.ssh("hostname", phone)
+
+
 def test_dotfiles_were_installed_and_commits_are_the_persons(person: Person) -> None:
     assert person.ssh("cat ~/from-dotfiles; git config user.email").split() == ["precious", "ada@example.com"]
 
@@ -81,7 +91,7 @@ def test_gh_is_logged_in_and_git_has_the_token_for_https(person: Person) -> None
 
 
 @pytest.mark.parametrize(("agent", "command", "tool", "key"), AGENTS, ids=[each[0] for each in AGENTS])
-def test_an_agent_answers_with_the_persons_log_in_and_uses_their_mcp_server(
+def test_an_agent_answers_with_the_persons_log_in_and_has_their_mcp_server_and_skill(
     person: Person, agent: str, command: str, tool: str, key: str
 ) -> None:
     line = json.dumps({"line": f"{agent} was here"})
@@ -91,7 +101,9 @@ def test_an_agent_answers_with_the_persons_log_in_and_uses_their_mcp_server(
     assert f"The {agent} ledger is written." in said
     asked = [each for each in person.model.requests() if prompt in each["prompt"]]
     assert {each["key"] for each in asked} == {key}
-    assert f"The ledger has '{agent} was here' now." in json.dumps(asked[-1]["body"])
+    sent = json.dumps([each["body"] for each in asked])
+    assert "How Ada keeps her ledger." in sent
+    assert f"The ledger has '{agent} was here' now." in sent
     assert f"canary-ledger {agent} was here" in person.ssh("cat ~/ledger.txt").splitlines()
 
 
