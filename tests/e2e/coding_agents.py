@@ -27,7 +27,7 @@ from protocol.sessions import (
     frame_decoder,
 )
 from tests.e2e.system import PATIENCE, System, docker, eventually
-from tests.fakes.model_server.inside import AGENT_SECONDS, ModelInside
+from tests.fakes.model_server.inside import AGENT_SECONDS, PROJECT, ModelInside
 
 
 class Agents:
@@ -126,6 +126,42 @@ def kill_worker(container: str) -> bool:
     if pids:
         docker("exec", container, "kill", "-9", *pids)
     return bool(pids)
+
+
+@contextlib.contextmanager
+def codex_that_asks(container: str) -> Iterator[str]:
+    """Codex as an editor runs it, asking to be allowed a command: the session's id, while it asks."""
+    asking = {"cmd": "touch asked", "sandbox_permissions": "require_escalated", "justification": "May I?"}
+    command = ["docker", "exec", "-i", "-u", "workspace", "-e", "HOME=/home/workspace", "-w", PROJECT, container]
+    process = subprocess.Popen([*command, "codex", "app-server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    def say(**said: Any) -> None:
+        stdin.write(msgspec.json.encode(said) + b"\n")
+        stdin.flush()
+
+    def hear(true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        for line in stdout:
+            if true(said := msgspec.json.decode(line)):
+                return dict(said)
+        raise AssertionError("Codex ended")
+
+    try:
+        say(id=1, method="initialize", params={"clientInfo": {"name": "test", "version": "1"}})
+        hear(lambda said: said.get("id") == 1)
+        say(method="initialized")
+        say(id=2, method="thread/start", params={"approvalPolicy": "on-request", "sandbox": "workspace-write"})
+        thread = hear(lambda said: said.get("id") == 2)["result"]["thread"]["id"]
+        prompt = f"[[tool: exec_command {msgspec.json.encode(asking).decode()}]]"
+        say(id=3, method="turn/start", params={"threadId": thread, "input": [{"type": "text", "text": prompt}]})
+        hear(lambda said: str(said.get("method")).endswith("requestApproval"))
+        yield str(thread)
+    finally:
+        stdin.close()
+        process.kill()
+        process.wait()
+        stdout.close()
 
 
 class Terminal(NamedTuple):

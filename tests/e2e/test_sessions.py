@@ -13,6 +13,7 @@ from protocol.sessions import (
     SessionChanged,
     SessionDeleted,
     SessionInfo,
+    SessionsFrame,
     SessionsSnapshot,
     SessionStatus,
     Subscribe,
@@ -23,7 +24,17 @@ from protocol.sessions import (
 )
 from protocol.workspaces import Workspace
 from tests.e2e import gemini_cli
-from tests.e2e.coding_agents import Agents, hear, kill_worker, on_a_terminal, said, saying, text, watching
+from tests.e2e.coding_agents import (
+    Agents,
+    codex_that_asks,
+    hear,
+    kill_worker,
+    on_a_terminal,
+    said,
+    saying,
+    text,
+    watching,
+)
 from tests.e2e.system import PATIENCE, System, docker, eventually
 from tests.fakes.model_server.inside import PROJECT
 
@@ -201,15 +212,51 @@ def test_a_container_that_docker_restarts_tells_again(agents: Agents, counted: d
     assert agents.messages(session)[: len(before)] == before
 
 
-def test_a_session_is_deleted_in_the_agents_own_store(agents: Agents, counted: dict[str, SessionInfo]) -> None:
-    session = counted["gemini"]
-    with watching(agents.system, "alpha") as socket:
-        hear(socket, lambda frame: isinstance(frame, SessionsSnapshot))
-        agents.system.perry("sessions", "delete", session.session_id, "--in-workspace", "--yes")
-        hear(socket, lambda frame: isinstance(frame, SessionDeleted) and frame.session_id == session.session_id)
-    assert agents.of("gemini") == []
-    assert agents.search("gecko") == []
-    assert "gecko" not in agents.system.inside("alpha", "sh", "-c", "cat ~/.gemini/tmp/*/chats/* 2>/dev/null || true")
+def test_who_asks_a_person_is_waiting(agents: Agents) -> None:
+    """OpenCode a question, in its server; Codex, to be allowed a command, in that of an editor."""
+    asked = {"workspace": "beta", "agent": "opencode", "task": "[[ask: Which colour?]]"}
+    task = agents.system.call("tasks.dispatch", asked)
+    with codex_that_asks(agents.system.container("alpha")) as thread:
+        (codex,) = eventually(lambda: agents.sessions(agent="codex", status="waiting"), "Codex waits", seconds=30)
+        assert codex.session_id == thread
+        (opencode,) = eventually(lambda: agents.sessions(agent="opencode", status="waiting"), "OpenCode waits")
+        assert "Which colour?" in opencode.title
+    agents.until(codex, lambda each: each.status is SessionStatus.IDLE, "nobody asks any more")
+    agents.system.call("tasks.cancel", {"id": task["id"]})
+    agents.until(opencode, lambda each: each.status is not SessionStatus.WAITING, "nobody asks any more")
+
+
+STORES = {
+    "claude": "~/.claude/projects",
+    "codex": "~/.codex/sessions",
+    "gemini": "~/.gemini/tmp",
+}
+"""Where each agent keeps what was said; OpenCode in a database, which keeps deleted bytes."""
+
+
+def test_sessions_are_deleted_in_the_agents_own_stores(agents: Agents, counted: dict[str, SessionInfo]) -> None:
+    agents.at_once({agent: f"Say [[say: The yak of {agent} is to go.]]" for agent in WHERE})
+    for agent, where in WHERE.items():
+        session = eventually(partial(saying, agents, agent, "is to go."), f"{agent} is heard")
+        agents.until(session, lambda each: each.status is SessionStatus.IDLE, f"{agent} has ended")
+        with watching(agents.system, where) as socket:
+            hear(socket, lambda frame: isinstance(frame, SessionsSnapshot))
+            agents.system.perry("sessions", "delete", session.session_id, "--in-workspace", "--yes")
+            hear(socket, partial(_is_gone, session))
+        left = [each.session_id for each in agents.of(agent)]
+        assert session.session_id not in left, (agent, session, left)
+        # Gemini CLI takes a session that it was resumed in away itself, when it begins another one.
+        assert agent == "gemini" or counted[agent].session_id in left, (agent, counted[agent], left)
+        assert agents.search(f'"yak of {agent}"') == []
+        if agent in STORES:
+            look = f"grep -rl 'yak of' {STORES[agent]} || true"
+        else:
+            look = f"opencode export {session.session_id} 2>/dev/null </dev/null | grep 'yak of' || true"
+        assert agents.system.inside(where, "sh", "-c", look).strip() == "", agent
+
+
+def _is_gone(session: SessionInfo, frame: SessionsFrame) -> bool:
+    return isinstance(frame, SessionDeleted) and frame.session_id == session.session_id
 
 
 def test_sessions_outlive_the_workspace_that_stops(agents: Agents, counted: dict[str, SessionInfo]) -> None:
