@@ -124,9 +124,10 @@ class Pods:
             tasks.start_soon(self._engine.ensure_network, pod.network)
             for volume, labels in pod.volumes.items():
                 tasks.start_soon(self._engine.ensure_volume, volume, labels)
+            # Docker asks for its network when it starts.
+            sandbox = await self._engine.ensure_container(pod.sandbox)
+            self._checkpoint("sandbox created")
         self._checkpoint("network and volumes made")
-        sandbox = await self._engine.ensure_container(pod.sandbox)
-        self._checkpoint("sandbox created")
         failed: list[EngineError] = []
 
         async def start() -> None:
@@ -216,9 +217,11 @@ class Pods:
 
     async def start_joined(self, container: str, sandbox: ContainerState) -> ContainerState:
         """Start a container in the sandbox's namespace; one that is left in a dead one is started anew."""
+        await self._start(container)
         present = await self._present(container)
-        if in_dead_namespace(present, sandbox):
-            await self._engine.stop(container)
+        if not in_dead_namespace(present, sandbox):
+            return present
+        await self._engine.stop(container)
         await self._start(container)
         return await self._present(container)
 

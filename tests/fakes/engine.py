@@ -42,14 +42,13 @@ class FakeContainer:
         network_of: str | None,
         created: datetime,
         *,
-        address: str | None = None,
         image_labels: Mapping[str, str] | None = None,
     ) -> None:
         self.id = identity
         self.spec = spec
         self.network_of = network_of
         self.created = created
-        self._address = address
+        self.address: str | None = None
         self._image_labels = image_labels or {}
         self.started: datetime | None = None
         self.running = False
@@ -80,7 +79,7 @@ class FakeContainer:
             status=self._status(),
             created=self.created,
             started=self.started,
-            address=self._address if self.running else None,
+            address=self.address if self.running else None,
             network_of=self.network_of,
         )
 
@@ -229,7 +228,6 @@ class FakeEngine:
             spec,
             network_of,
             self._now(),
-            address=self._free_address(spec.network),
             image_labels=self.image_labels.get(spec.image),
         )
         self.by_name[spec.name] = container
@@ -257,6 +255,9 @@ class FakeEngine:
             owner = next((each for each in self.by_name.values() if each.id == found.network_of), None)
             if owner is None or not owner.running:
                 raise EngineError(f"Docker could not start container {container}: it cannot join that namespace.")
+        if found.spec.network is not None and found.spec.network not in self.network_specs:
+            raise EngineError(f"Docker could not start container {container}: network {found.spec.network} not found")
+        found.address = self._free_address(found.spec.network)
         found.printed += len(found.lines)
         found.running, found.started, found.lines = True, self._now(), []
         self.happen("start", found)

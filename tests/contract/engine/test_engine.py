@@ -106,6 +106,19 @@ async def test_a_container_lives(bench: Bench) -> None:
     assert await bench.engine.inspect(spec.name) is None
 
 
+async def test_a_container_can_be_made_before_its_network_and_started_after_it(bench: Bench) -> None:
+    network = bench.network("n", "10.118.201.0/28")
+    spec = bench.container("a", network=network.name)
+    await bench.engine.ensure_container(spec)
+    with pytest.raises(EngineError):
+        await bench.engine.start(spec.name)
+    await bench.engine.ensure_network(network)
+    await bench.engine.start(spec.name)
+    running = await bench.engine.inspect(spec.name)
+    assert running is not None and running.running
+    assert running.address is not None and running.address.startswith("10.118.201.")
+
+
 def _got(container: FakeContainer, data: bytes) -> None:
     for line in data.decode().splitlines():
         container.say(f"got {line}")
