@@ -9,8 +9,10 @@ from bootstrap import typescript
 
 
 def installed(source: Path, name: str, *options: str) -> Path:
-    """The ``node_modules`` that the lock file in ``source`` names, brought where they are missing. ``name`` is what they
-    are called in sentences; ``options`` are npm's."""
+    """The ``node_modules`` that the lock file in ``source`` names, brought where they are missing.
+
+    ``name`` is what they are called in sentences; ``options`` are npm's.
+    """
     names = sorted(str(file.relative_to(source)) for file in source.rglob("*") if file.is_file())
     wanted = b"".join((source / each).read_bytes() for each in names)
     folder = typescript.BUILD / f"{name}-{hashlib.sha256(wanted).hexdigest()[:16]}"
