@@ -223,6 +223,7 @@ def test_names_what_is_missing_before_it_is_installed(
         "openssh-client",
         "gcc",
         "libc6-dev",
+        "curl",
         "nftables",
         "procps",
     ]
