@@ -10,6 +10,7 @@ from cli.commands.cron_add import add
 from cli.commands.parameters import as_json
 from cli.errors import CliError
 from protocol.cron import Job, JobRef, JobRun, JobRuns, Jobs, ListJobs, Outcome, ReadHistory
+from protocol.wake import SessionTarget
 
 PAGE: Final = 500
 HEADINGS: Final = ("NAME", "NEXT", "LAST", "SCHEDULE", "WHAT")
@@ -133,7 +134,9 @@ def _what(job: Job) -> str:
     text = " ".join((job.text or "").split())
     if job.action == "check":
         return f"check {job.workspace}" + (f": {text}" if text != f"check {job.workspace}" else "")
-    return f"{job.agent} in {job.workspace}: {text}" if job.action == "dispatch" else text
+    if job.action == "dispatch":
+        return f"{job.agent} in {job.workspace}: {text}"
+    return f"{text} (in a session of its own)" if job.session == SessionTarget.ISOLATED else text
 
 
 def _schedule(job: Job) -> str:

@@ -71,6 +71,7 @@ def show(id_: str, as_json: bool) -> None:
             ("State", wake.state),
             ("Gateway", wake.gateway or "none"),
             ("Mode", wake.mode),
+            ("Session", wake.session),
             ("Workspace", wake.workspace),
             ("Task", wake.task),
             ("Made", f"{wake.created.astimezone():%Y-%m-%d %H:%M:%S}"),

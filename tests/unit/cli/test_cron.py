@@ -131,11 +131,12 @@ def test_what_jobs_do_is_shown(agent: FakeAgent, perry_: Perry) -> None:
             job("one", every=60.0, action="check", workspace="alpha", text="check alpha"),
             job("two", every=60.0, action="check", workspace="alpha", text="Issue 78."),
             job("three", every=60.0, action="dispatch", workspace="beta", agent="claude", text="Sweep"),
+            job("four", every=60.0, session="isolated"),
         ]
     )
     shown = perry_("cron", "list").stdout.splitlines()[1:]
     assert [line.partition("every 1m")[2].strip() for line in shown] == [
-        "check alpha", "check alpha: Issue 78.", "claude in beta: Sweep",
+        "check alpha", "check alpha: Issue 78.", "claude in beta: Sweep", "Look. (in a session of its own)",
     ]  # fmt: skip
 
 
