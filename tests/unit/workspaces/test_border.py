@@ -61,3 +61,34 @@ async def test_a_start_that_begins_again_uses_the_key_that_it_has(agent: Agent) 
     workspace = await agent.workspaces.start(StartWorkspace(name="alpha"))
     assert workspace.ports.ssh == 22002 and workspace.tailnet.status is TailnetState.ONLINE
     assert minted.count("key minted") == 1 and len(agent.pods.handovers) == 1
+
+
+async def test_a_start_that_the_end_of_the_control_plane_breaks_off_goes_on_with_the_next(lives: Agent) -> None:
+    lives.build()
+    lives.pods.sandbox_guards = False
+    async with anyio.create_task_group() as tasks:
+        lives.jobs.run_in(tasks)
+        lives.sidecars.run_in(tasks)
+        await until_the_border_is_waited_for(lives)
+        tasks.cancel_scope.cancel()
+    record = lives.store.get("alpha")
+    assert record is not None and record.starting
+    lives.engine.by_name["workspace-alpha.net"].say(BORDER_STANDS)
+    lives.build()
+    async with anyio.create_task_group() as tasks:
+        lives.jobs.run_in(tasks)
+        lives.sidecars.run_in(tasks)
+        await lives.settle()
+        workspace = await lives.workspaces.get("alpha")
+        tasks.cancel_scope.cancel()
+    assert workspace.status is WorkspaceStatus.RUNNING and workspace.tailnet.status is TailnetState.ONLINE
+    assert await lives.tailnet.unused_keys() == []
+
+
+async def test_a_start_that_is_stopped_is_no_longer_under_way(agent: Agent) -> None:
+    agent.pods.sandbox_guards = False
+    await until_the_border_is_waited_for(agent)
+    workspace = await agent.workspaces.stop("alpha")
+    assert workspace.status is WorkspaceStatus.STOPPED
+    record = agent.store.get("alpha")
+    assert record is not None and not record.starting
