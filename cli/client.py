@@ -163,7 +163,11 @@ class Client:
                 if method != "PUT":
                     raise
             response = connection.getresponse()
-            return response.status, response.read(ANSWER_LIMIT)
+            content = response.read(ANSWER_LIMIT)
+            if response.length and len(content) < ANSWER_LIMIT:
+                # An agent that was killed while it answered; nobody else notices.
+                raise http.client.IncompleteRead(content, response.length)
+            return response.status, content
         except TimeoutError as exc:
             raise Lost(
                 f"The agent at {self.target.url} took longer than {seconds:g} s to answer; try again, "
@@ -242,6 +246,8 @@ def _reason(exc: BaseException) -> str:
         return "its name does not resolve"
     if isinstance(exc, TimeoutError):
         return "it does not answer in time"
+    if isinstance(exc, http.client.IncompleteRead):
+        return "it ended in the middle of an answer"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     return str(exc) or type(exc).__name__

@@ -79,7 +79,7 @@ def test_ten_of_which_one_fails(system: System, gateway: Gateway, tmp_path: Path
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 1, told
+    assert process.returncode == 1 and shown, told
 
     batch = json.loads(shown)
     states = {entry["item"]: entry["state"] for entry in batch["items"]}

@@ -1,6 +1,7 @@
 """What the commands say of a control plane that is away, strange, or says no."""
 
 import socket
+import threading
 from pathlib import Path
 
 import msgspec
@@ -76,6 +77,28 @@ def test_a_missing_token_says_where_one_is(perry_: Perry, agent: FakeAgent) -> N
     assert result.exit_code == 6
     assert "`perry agent token`" in result.stderr
     assert "PERRY_TOKEN" in result.stderr
+
+
+@pytest.mark.parametrize("told", [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", b""])
+@pytest.mark.parametrize("more", [b"", b'{"json": ['])
+def test_an_agent_that_is_killed_while_it_answers_is_lost(
+    perry_: Perry, monkeypatch: pytest.MonkeyPatch, told: bytes, more: bytes
+) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("PERRY_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(told + more)
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    result = perry_("batches", "list")
+    answering.join()
+    listener.close()
+    assert result.exit_code == 3 and "broke" in result.stderr
 
 
 def test_something_else_that_answers(perry_: Perry, agent: FakeAgent) -> None:
