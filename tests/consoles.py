@@ -67,8 +67,9 @@ def _is_whole(typed: str) -> bool:
 
 
 def _without_remark(typed: str) -> str:
-    """Remarks stand at a line's end, behind two spaces at least, so that a ``#`` within quotes is none."""
-    return re.sub(r"\s{2,}# .*$", "", typed)
+    """Remarks stand at the end, behind two spaces at least; what is within quotes is none."""
+    before = re.sub(r"\s{2,}# .*$", "", typed)
+    return before if _is_whole(before) else typed
 
 
 def _pattern(line: str) -> str:

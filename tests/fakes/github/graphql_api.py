@@ -18,6 +18,7 @@ from graphql import (
     OverlappingFieldsCanBeMergedRule,
     build_ast_schema,
     execute_sync,
+    extend_schema,
     parse,
     specified_rules,
     validate,
@@ -28,6 +29,7 @@ from tests import npm_packages
 from .repositories import Comment, Issue, PullRequest, Repository, Review
 
 PUBLISHED = Path(__file__).parent / "published"
+SINCE = Path(__file__).parent / "since.graphql"
 
 Answer = Mapping[str, Any]
 
@@ -40,7 +42,8 @@ def schema() -> GraphQLSchema:
     """GitHub's. It takes half a second of the processor's time."""
     package = npm_packages.installed(PUBLISHED, "github-schema") / "@octokit" / "graphql-schema"
     document = parse((package / "schema.graphql").read_text(), no_location=True)
-    return build_ast_schema(document, assume_valid=True)
+    since = parse(SINCE.read_text(), no_location=True)
+    return extend_schema(build_ast_schema(document, assume_valid=True), since, assume_valid=True)
 
 
 class Api:
@@ -104,7 +107,9 @@ class Api:
             "__typename": "Repository",
             "id": f"R_{repository.full_name}",
             "name": repository.name,
+            "databaseId": 1,
             "nameWithOwner": repository.full_name,
+            "sshUrl": f"git@github.com:{repository.full_name}.git",
             "owner": _user(repository.owner),
             "url": repository.url,
             "description": "",
@@ -147,6 +152,12 @@ class Api:
             # Since 2025 it answers with this alone: the deprecation in the schema, and github.com/cli/cli/issues/12640.
             "projectCards": _sunset,
             "projectItems": _nothing,
+            "issueType": None,
+            "parent": None,
+            "subIssues": _nothing,
+            "subIssuesSummary": {"total": 0, "completed": 0, "percentCompleted": 0},
+            "blockedBy": _nothing,
+            "blocking": _nothing,
         }
 
     def pull(self, repository: Repository, pull: PullRequest) -> Answer:
@@ -168,7 +179,11 @@ class Api:
             "reviewDecision": None,
             "reviewRequests": _nothing,
             "autoMergeRequest": None,
-            "commits": lambda **_: {"totalCount": repository.commits(pull)},
+            # Nothing checks these commits.
+            "commits": lambda **_: {
+                "totalCount": repository.commits(pull),
+                "nodes": [{"commit": {"statusCheckRollup": None}}],
+            },
             "latestReviews": lambda **_: _connection(map(_review, pull.reviews)),
             "reviews": lambda **_: _connection(map(_review, pull.reviews)),
             "additions": lambda: sum(added for added, _ in repository.changed_lines(pull)),
