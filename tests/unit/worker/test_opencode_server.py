@@ -211,7 +211,10 @@ async def test_opencode_is_not_installed(place: Place) -> None:
 
 async def test_a_server_that_dies_is_started_again(place: Place) -> None:
     async with place.worker():
+        await place.get("/global/health")
+        first = running(place.home)
         assert await place.get("/die") == b""
+        await until(lambda: running(place.home) != first)
         assert (await place.get("/global/health")).endswith(b'{"healthy":true}')
         assert place.starts == 2
 
