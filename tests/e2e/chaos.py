@@ -10,7 +10,7 @@ from typing import Final
 
 from tests.e2e.system import System, docker
 
-SECONDS: Final = float(os.environ.get("PERRY_CHAOS_SECONDS", "15"))
+SECONDS: Final = float(os.environ.get("PERRY_CHAOS_SECONDS", "12"))
 """For how long; by hand, ``PERRY_CHAOS_SECONDS=300`` has it go on for longer."""
 
 WAKING: Final = """

@@ -199,7 +199,7 @@ def test_opencodes_server_ends_when_nobody_uses_it_and_not_before(system: System
         session = json.loads(opencode(system, "/session", {}))["id"]
         opencode(system, f"/session/{session}/prompt_async", {"parts": [{"type": "text", "text": asked}]})
         eventually(lambda: runs("until [ -e enough ]"), "it is at it")
-        time.sleep(7)
+        time.sleep(4)
         assert runs("opencode serve")
         system.inside("alpha", "touch", "/home/workspace/alpha/enough")
         eventually(lambda: not runs("opencode serve"), "it has ended")
