@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -109,17 +110,19 @@ func readExchanges(t *testing.T) exchanges {
 type outDoor struct {
 	t            *testing.T
 	socket, list string
+	shut         func()
 }
 
 func openWayOut(t *testing.T, node tailnetWay) *outDoor {
 	t.Helper()
 	dir := t.TempDir()
-	d := &outDoor{t, filepath.Join(dir, "forward.sock"), filepath.Join(dir, "places.json")}
+	d := &outDoor{t: t, socket: filepath.Join(dir, "forward.sock"), list: filepath.Join(dir, "places.json")}
 	stop, err := serveWayOut(t.Context(), node, d.socket, d.list, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(stop)
+	d.shut = sync.OnceFunc(stop)
+	t.Cleanup(d.shut)
 	return d
 }
 
@@ -247,6 +250,27 @@ func exchangeAt(t *testing.T, socket, request string) *http.Response {
 		t.Fatal(err)
 	}
 	return response
+}
+
+func TestWayOutEndsWithWhatGoesThroughIt(t *testing.T) {
+	d := openWayOut(t, &devices{of: readExchanges(t)})
+	d.allow("assistant:18789")
+	_, reader, _ := d.ask("assistant:18789")
+	if line, _ := reader.ReadString('\n'); line != "100.64.0.7:18789\n" {
+		t.Fatal(line)
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		d.shut()
+	}()
+	if _, err := reader.ReadByte(); err != io.EOF {
+		t.Errorf("the connection goes on: %v", err)
+	}
+	<-over
+	if _, err := os.Stat(d.socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
 }
 
 func TestWayOutHasABound(t *testing.T) {
