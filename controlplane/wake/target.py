@@ -81,12 +81,13 @@ def may_go_directly(target: Target, status: int | None, *, on_tailnet_itself: bo
     """Whether a gateway that should be the tailnet's is tried from this machine, after Perry's node answered with
     ``status`` (None: the node is away).
 
-    A machine that is on a tailnet itself may. Else only a plain name that is no device's may mean something nearby: a
-    tailnet's address or full name could only reach a stranger, who would be told the token.
+    Only where that node knows nobody there: a device that it knows and does not reach now is waited for, since the same
+    name or address may be a stranger's on another network, who would be told the token. A machine that is on a tailnet
+    itself may then try all, and any other a plain name, which may mean something nearby.
     """
-    if status == FORBIDDEN:
+    if status != UNKNOWN:
         return False
-    return on_tailnet_itself or (status == UNKNOWN and literal(target.host) is None and "." not in target.host)
+    return on_tailnet_itself or (literal(target.host) is None and "." not in target.host)
 
 
 def refused(target: Target, address: str, *, own_port: int, own_addresses: Iterable[str]) -> str | None:
