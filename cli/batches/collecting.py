@@ -14,7 +14,7 @@ from cli.client import Client
 from cli.errors import CliError, Misused, Refused
 from protocol.batches import Batch, BatchEntry, BatchItemResult, BatchSummary, ReadBatchItem
 from protocol.tasks import TaskResult
-from protocol.wire import Wire
+from protocol.wire import WORKSPACE_NAME_PATTERN, Wire
 
 INDEX: Final = "batch.json"
 
@@ -70,12 +70,8 @@ class Folder:
 
     def _keep(self, found: BatchItemResult) -> None:
         entry = found.entry
-        folder = self.path / entry.workspace
+        folder = self._folder(entry.workspace)
         line = Line(entry=entry, result=found.result, folder=entry.workspace)
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as exc:
-            raise self._full(folder, exc) from exc
         self._write(folder / "result.json", _json(line))
         said = found.result.last_message if found.result is not None else None
         text = (said or entry.reason or entry.note or "").rstrip("\n")
@@ -86,10 +82,28 @@ class Folder:
             self._write(folder / "commits.patch", found.patch)
         self._lines[entry.number] = line
 
+    def _folder(self, workspace: str) -> Path:
+        """That of a workspace. What an agent answers, and what lies there already, lead nowhere else."""
+        if not WORKSPACE_NAME_PATTERN.fullmatch(workspace):
+            raise CliError(
+                f"The agent told of {workspace!r}, which is no name of a workspace; nothing is written for it."
+            )
+        folder = self.path / workspace
+        if folder.is_symlink():
+            raise Refused(f"{folder} is a symbolic link; remove it, or name another folder.")
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise self._full(folder, exc) from exc
+        return folder
+
     def _write(self, file: Path, data: bytes) -> None:
         draft = file.with_name(f".{file.name}.new")
         try:
-            draft.write_bytes(data)
+            # A link may lie there, as in a repository that somebody else wrote: "x" makes a new file or none.
+            draft.unlink(missing_ok=True)
+            with draft.open("xb") as new:
+                new.write(data)
             draft.replace(file)
         except OSError as exc:
             raise self._full(file, exc) from exc

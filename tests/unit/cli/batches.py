@@ -29,11 +29,10 @@ def entry(item: str, state: ItemState = ItemState.SUCCEEDED, **more: Any) -> Bat
     return BatchEntry(
         number=int(item) - 85,
         item=item,
-        workspace=f"pr-{item}",
         agent="claude",
         state=state,
         done=over,
-        **(given | more),
+        **({"workspace": f"pr-{item}"} | given | more),
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,49 @@ def test_a_folder_that_cannot_be(agent: FakeAgent, perry_: Perry, tmp_path: Path
     result = perry_(*DISPATCH, "--collect", str(tmp_path / "file"))
     assert result.exit_code == 2 and "name another folder" in result.stderr
     assert not [call for call, _ in agent.calls if call == "batches.start"]
+
+
+@pytest.mark.parametrize("name", ["../evil", "/not-there/evil", "..", "", "a/b", "Evil", "pr-86\n"])
+def test_a_name_that_would_lead_elsewhere_is_refused(
+    agent: FakeAgent, perry_: Perry, tmp_path: Path, name: str
+) -> None:
+    elsewhere = entry("86", workspace=name)
+    ends(agent, batch(elsewhere))
+    agent.answers["batches.get"] = batch(elsewhere)
+    result = perry_("batches", "collect", ID, str(tmp_path / "out"))
+    assert result.exit_code == 1 and "is no name of a workspace" in result.stderr
+    assert not list((tmp_path / "out").iterdir()) and not (tmp_path / "evil").exists()
+
+
+def test_links_that_lie_in_the_folder_are_not_followed(agent: FakeAgent, perry_: Perry, tmp_path: Path) -> None:
+    """As of a repository that somebody else wrote, in which the results are collected."""
+    ends(agent)
+    agent.answers["batches.get"] = ENDED
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.write_text("mine")
+    (out / "pr-86").mkdir(parents=True)
+    for link in (".batch.json.new", "pr-86/.log.txt.new", "pr-86/log.txt", "pr-86/result.txt"):
+        (out / link).symlink_to(mine)
+    before = os.umask(0o027)
+    try:
+        assert perry_("batches", "collect", ID, str(out)).exit_code == 0
+    finally:
+        os.umask(before)
+    assert mine.read_text() == "mine"
+    assert not any(file.is_symlink() for file in out.rglob("*"))
+    assert (out / "pr-86" / "log.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_that_is_a_link_is_refused(agent: FakeAgent, perry_: Perry, tmp_path: Path) -> None:
+    ends(agent)
+    agent.answers["batches.get"] = ENDED
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.mkdir()
+    out.mkdir()
+    (out / "pr-86").symlink_to(mine)
+    result = perry_("batches", "collect", ID, str(out))
+    assert result.exit_code == 5 and "is a symbolic link" in result.stderr
+    assert not list(mine.iterdir())
 
 
 # --- the rest
