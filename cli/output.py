@@ -55,6 +55,11 @@ def clean_lines(text: str) -> list[str]:
     return [clean(each.expandtabs(4)) for each in text.replace("\r\n", "\n").split("\n")]
 
 
+def harmless(text: str) -> str:
+    """A text as it was printed: lines and tabs stay, and what else would move the cursor goes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "" for c in text)
+
+
 def is_one_line(text: str) -> bool:
     """Whether it is one already."""
     return text.isprintable()

@@ -77,7 +77,7 @@ class Folder:
         text = (said or entry.reason or entry.note or "").rstrip("\n")
         self._write(folder / "result.txt", "\n".join(output.clean_lines(text)).encode() + b"\n")
         if found.log is not None:
-            self._write(folder / "log.txt", found.log)
+            self._write(folder / "log.txt", output.harmless(found.log.decode(errors="replace")).encode())
         if found.patch is not None:
             self._write(folder / "commits.patch", found.patch)
         self._lines[entry.number] = line

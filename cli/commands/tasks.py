@@ -116,7 +116,7 @@ def logs(name: str, follow: bool, tail: int | None) -> None:
     while True:
         wanted = ReadTaskLogs(id=id_, offset=offset, limit=LOG_PIECE)
         piece = client.call("tasks.logs", TaskLogs, wanted)
-        sys.stdout.write(_harmless(piece.text))
+        sys.stdout.write(output.harmless(piece.text))
         sys.stdout.flush()
         offset = piece.next
         if offset < piece.size:
@@ -246,8 +246,3 @@ def _took(task: Task) -> str:
     if task.ended is None:
         return output.age(task.started.isoformat())
     return output.duration(max((task.ended - task.started).total_seconds(), 0))
-
-
-def _harmless(text: str) -> str:
-    """Lines and tabs stay; what else would move the cursor goes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "" for c in text)

@@ -64,8 +64,8 @@ def ends(agent: FakeAgent, batch: Batch = ENDED) -> None:
     agent.answers["batches.result"] = lambda wanted: BatchItemResult(
         entry=batch.items[wanted["number"] - 1],
         result=TaskResult(task=task(), last_message="All\x1b[2J is well.\nReally."),
-        log=b"\xff log",
-        patch=b"From 0" if wanted["number"] == 1 else None,
+        log=b"\xff\x1b]0;log\x07\r\n\tand more",
+        patch=b"From 0\x1b" if wanted["number"] == 1 else None,
     )
 
 

@@ -121,7 +121,9 @@ def test_results_are_files(agent: FakeAgent, perry_: Perry, tmp_path: Path) -> N
         "pr-87/result.txt",
     ]
     assert (folder / "pr-86" / "result.txt").read_text() == "All [2J is well.\nReally.\n"
-    assert (folder / "pr-86" / "log.txt").read_bytes() == b"\xff log"
+    # To be shown with `cat`. The patch is for git, and stays as it is.
+    assert (folder / "pr-86" / "log.txt").read_bytes() == "\ufffd]0;log\n\tand more".encode()
+    assert (folder / "pr-86" / "commits.patch").read_bytes() == b"From 0\x1b"
     index = json.loads((folder / "batch.json").read_text())
     assert index["batch"]["counts"] == {"succeeded": 1, "failed": 1}
     assert [(each["entry"]["state"], each["folder"]) for each in index["items"]] == [
