@@ -15,22 +15,19 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from controlplane.batches import state, summary
+from controlplane.batches.aftermath import Aftermath, Deletes
 from controlplane.batches.collecting import Collector
-from controlplane.batches.state import Item, Kept, Record
+from controlplane.batches.state import Item, Record
 from controlplane.batches.store import Store
 from controlplane.errors import NotFound, PerryError
 from controlplane.ports import Waker
 from protocol.batches import BatchEntry, BatchSummary
 from protocol.tasks import DispatchTask, ListTasks, Task, Tasks, TaskState, WakeWhen
-from protocol.workspaces import DeleteWorkspace
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 10.0
 """When what could not be done for now is tried again."""
-
-COLLECT_TRIES: Final = 4
-"""How often what an item left is tried to be read before that is given up, and its workspace kept."""
 
 Which = tuple[str, int]
 """A batch and the number of its item."""
@@ -56,12 +53,6 @@ class TaskWork(Protocol):
     def is_settled(self, id_: str) -> bool: ...
 
 
-class Deletes(Protocol):
-    """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
-
-    async def delete(self, wanted: DeleteWorkspace) -> None: ...
-
-
 class Driver:
     """Owns what batches do by themselves."""
 
@@ -78,15 +69,13 @@ class Driver:
     ) -> None:
         self._store = store
         self._tasks = tasks
-        self._workspaces = workspaces
-        self._collector = collector
+        self._aftermath = Aftermath(collector, tasks, workspaces)
         self._waker = waker
         self._announce = announce
         self._checkpoint = checkpoint
         self._followed: set[str] = set()
         """The tasks of items that are not done with."""
         self._at_work: set[Which] = set()
-        self._tries: dict[str, int] = {}
         self._wanted = anyio.Event()
         self._news = anyio.Event()
 
@@ -215,21 +204,21 @@ class Driver:
             return
         task = await self._task(item)
         if item.kept is None:
-            kept = await self._collected(item, task)
+            kept = await self._aftermath.collected(item, task)
             how = TaskState.LOST if task is None else task.state
             item = msgspec.structs.replace(item, kept=msgspec.structs.replace(kept, state=how))
             self._checkpoint("item collected")
             self._save(item)
             self._checkpoint("item's results noted")
         if item.removal is None and task is not None and state.removes(record.wishes, task.state):
-            item = msgspec.structs.replace(item, removal=await self._removed(item))
+            item = msgspec.structs.replace(item, removal=await self._aftermath.removed(item))
             self._checkpoint("item's workspace removed")
             self._save(item)
         self._save(msgspec.structs.replace(item, settled=True))
         self._checkpoint("item settled")
         if item.task is not None:
             self._followed.discard(item.task)
-            self._tries.pop(item.task, None)
+            self._aftermath.forget(item.task)
         await self.announce(record)
 
     def _both(self, batch: str, number: int) -> tuple[Record, Item]:
@@ -237,35 +226,6 @@ class Driver:
         record, item = self._store.get(batch), self._store.item(batch, number)
         assert record is not None and item is not None, "nothing of a batch is ever deleted"
         return record, item
-
-    async def _collected(self, item: Item, task: Task | None) -> Kept:
-        if task is None:
-            return Kept(missing="Its task is no longer known.")
-        try:
-            return await self._collector.collect(item)
-        except (PerryError, TimeoutError) as exc:
-            tries = self._tries[task.id] = self._tries.get(task.id, 0) + 1
-            if tries < COLLECT_TRIES:
-                raise
-            why = exc.message if isinstance(exc, PerryError) else "It did not answer in time."
-            return Kept(missing=why)
-
-    async def _removed(self, item: Item) -> str:
-        """What became of the wish to delete the workspace."""
-        if item.was_there:
-            return "kept: it was there before the batch"
-        if item.kept is not None and item.kept.missing is not None:
-            return f"kept: what it left could not all be read: {item.kept.missing}"
-        others = (await self._tasks.list(ListTasks(workspace=item.workspace, limit=500))).items
-        if count := sum(not state.is_over(each) for each in others):
-            return f"kept: {count} other tasks are not done"
-        try:
-            await self._workspaces.delete(DeleteWorkspace(name=item.workspace))
-        except NotFound:
-            return "deleted"
-        except PerryError as exc:
-            return f"kept: {exc.message}"
-        return "deleted"
 
     async def _task(self, item: Item) -> Task | None:
         """None where it has none, or none that anybody knows of."""

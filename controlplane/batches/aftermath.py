@@ -1,0 +1,69 @@
+"""What is owed after an item's end: what it left is kept, and its workspace goes. When, is :mod:`.driver`'s."""
+
+from typing import Final, Protocol
+
+from controlplane.batches import state
+from controlplane.batches.collecting import Collector
+from controlplane.batches.state import Item, Kept
+from controlplane.errors import NotFound, PerryError
+from protocol.tasks import ListTasks, Task, Tasks
+from protocol.workspaces import DeleteWorkspace
+
+COLLECT_TRIES: Final = 4
+"""How often what an item left is tried to be read before that is given up, and its workspace kept."""
+
+
+class Listing(Protocol):
+    """What is asked of tasks here; see :class:`controlplane.tasks.service.TaskService`."""
+
+    async def list(self, wanted: ListTasks) -> Tasks: ...
+
+
+class Deletes(Protocol):
+    """What is asked of workspaces here; see :class:`controlplane.workspaces.service.Workspaces`."""
+
+    async def delete(self, wanted: DeleteWorkspace) -> None: ...
+
+
+class Aftermath:
+    """Of all batches."""
+
+    def __init__(self, collector: Collector, tasks: Listing, workspaces: Deletes) -> None:
+        self._collector = collector
+        self._tasks = tasks
+        self._workspaces = workspaces
+        self._tries: dict[str, int] = {}
+
+    async def collected(self, item: Item, task: Task | None) -> Kept:
+        """What it left. PerryError or TimeoutError where it may be read later; after some of them it is given up."""
+        if task is None:
+            return Kept(missing="Its task is no longer known.")
+        try:
+            return await self._collector.collect(item)
+        except (PerryError, TimeoutError) as exc:
+            tries = self._tries[task.id] = self._tries.get(task.id, 0) + 1
+            if tries < COLLECT_TRIES:
+                raise
+            why = exc.message if isinstance(exc, PerryError) else "It did not answer in time."
+            return Kept(missing=why)
+
+    async def removed(self, item: Item) -> str:
+        """What became of the wish to delete the workspace."""
+        if item.was_there:
+            return "kept: it was there before the batch"
+        if item.kept is not None and item.kept.missing is not None:
+            return f"kept: what it left could not all be read: {item.kept.missing}"
+        others = (await self._tasks.list(ListTasks(workspace=item.workspace, limit=500))).items
+        if count := sum(not state.is_over(each) for each in others):
+            return f"kept: {count} other tasks are not done"
+        try:
+            await self._workspaces.delete(DeleteWorkspace(name=item.workspace))
+        except NotFound:
+            return "deleted"
+        except PerryError as exc:
+            return f"kept: {exc.message}"
+        return "deleted"
+
+    def forget(self, task: str) -> None:
+        """Nothing is owed to it any more."""
+        self._tries.pop(task, None)
