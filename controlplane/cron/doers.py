@@ -73,7 +73,8 @@ class Checks:
         self._looks = looks
         self._waker = waker
         self._said: dict[str, tuple[str, datetime | None]] = {}
-        """What was told last, of each job, and when something had moved by then. A restart forgets it."""
+        """What was told last, of each job that looks again, and when something had moved by then. A restart forgets
+        it."""
 
     async def do(self, run: Begun) -> str | None:
         action = run.action
@@ -83,23 +84,31 @@ class Checks:
         except PerryError as exc:
             if self._is_news(run, action, exc.message, None):
                 await self._wake(run, action, f"{action.workspace} could not be looked at: {exc.message}")
+            self._note(run, action, exc.message, None)
             raise
         moved = None if found.conclusion == "unreachable" else datetime.now(UTC) - timedelta(seconds=found.quiet)
-        if not self._is_news(run, action, found.conclusion, moved):
-            return found.conclusion
-        commands = " ".join(f"`{command}`" for command in found.commands)
-        text = f"{found.text} Look further: {commands}" if commands else found.text
-        return f"{found.conclusion}; wake {await self._wake(run, action, text)}"
+        said: str = found.conclusion
+        if self._is_news(run, action, found.conclusion, moved):
+            commands = " ".join(f"`{command}`" for command in found.commands)
+            text = f"{found.text} Look further: {commands}" if commands else found.text
+            said = f"{said}; wake {await self._wake(run, action, text)}"
+        self._note(run, action, found.conclusion, moved)
+        return said
 
     def _is_news(self, run: Begun, action: Check, what: str, moved: datetime | None) -> bool:
         before = self._said.get(run.runs_of)
         if what in QUIET:
-            self._said.pop(run.runs_of, None)
             return action.once and what != "told"
-        self._said[run.runs_of] = (what, moved)
         if before is None or run.by_hand or before[0] != what:
             return True
         return moved is not None and (before[1] is None or abs(moved - before[1]) > SAME)
+
+    def _note(self, run: Begun, action: Check, what: str, moved: datetime | None) -> None:
+        """It is told; called after the wake, so that one that failed is tried again by the next run."""
+        if what in QUIET:
+            self._said.pop(run.runs_of, None)
+        elif not action.once:
+            self._said[run.runs_of] = (what, moved)
 
     async def _wake(self, run: Begun, action: Check, text: str) -> str:
         lines = [action.text, f"Job {run.job}: {text}"] if action.text else [f"Job {run.job}: {text}"]

@@ -72,6 +72,28 @@ async def test_a_check_that_looks_again_and_again_tells_each_thing_once(system: 
     assert len(system.assistant.wakes) == 3
 
 
+@pytest.mark.parametrize("finds", [STALLED, NotFound("There is no workspace named 'alpha'.")])
+async def test_what_could_not_be_told_is_told_at_the_next_look(
+    system: System, clock: FakeClock, finds: Checked | NotFound
+) -> None:
+    system.cron.add(AddJob(name="watch", every="1m", check="alpha"))
+    system.looks.finds, system.assistant.refuses = finds, Conflict("The outbox is full.")
+    run = await passes(system, clock)
+    assert (run.outcome, run.detail) == (Outcome.FAILED, "The outbox is full.")
+    system.assistant.refuses = None
+    await passes(system, clock)
+    await passes(system, clock)
+    assert len(system.assistant.wakes) == 1
+
+
+async def test_a_check_that_is_due_once_is_told_also_after_one_by_hand(system: System, clock: FakeClock) -> None:
+    system.looks.finds = STALLED
+    system.cron.add(AddJob(name="fb", at="1m", check="alpha"))
+    await system.cron.run(JobRef(job="fb"))
+    await passes(system, clock)
+    assert len(system.assistant.wakes) == 2
+
+
 async def test_a_workspace_that_vanished_before_its_check(system: System, clock: FakeClock) -> None:
     system.cron.add(AddJob(name="fb", every="1m", check="alpha"))
     system.looks.finds = NotFound("There is no workspace named 'alpha'.")
