@@ -107,10 +107,22 @@ class Driver:
         async with anyio.create_task_group() as tasks:
             while True:
                 self._wanted = anyio.Event()
-                for record in self._store.unsettled():
-                    await self._go_on(tasks, record)
+                await self._take_turns(tasks)
                 with anyio.move_on_after(RETRY_SECONDS):
                     await self._wanted.wait()
+
+    async def _take_turns(self, tasks: TaskGroup) -> None:
+        """What cannot be read or written down now, such as on a full disk, is tried again later."""
+        try:
+            records = self._store.unsettled()
+        except Exception:
+            log.exception("batches")
+            return
+        for record in records:
+            try:
+                await self._go_on(tasks, record)
+            except Exception:
+                log.exception("batch %s", record.id)
 
     # --- a batch
 

@@ -140,7 +140,11 @@ class Dispatcher:
             self._tasks = tasks
             while True:
                 self._wanted = anyio.Event()
-                self._go_on(tasks)
+                try:
+                    self._go_on(tasks)
+                except Exception:
+                    # Such as a state.db that cannot be read just now. It must not end all the rest.
+                    log.exception("tasks")
                 with anyio.move_on_after(RETRY_SECONDS):
                     await self._wanted.wait()
 

@@ -1,5 +1,7 @@
 """Tasks from their turn to their end, and what is owed after it."""
 
+import sqlite3
+
 import anyio
 import msgspec
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from controlplane.db import Database
 from controlplane.errors import Conflict, InvalidInput, NotFound, TookTooLong, TooLarge
 from controlplane.tasks import service
+from controlplane.tasks.state import Record
 from protocol.tasks import (
     TASK_LIMIT,
     Commit,
@@ -77,6 +80,23 @@ async def test_a_wake_that_is_not_taken_is_tried_again(scene: Scene, monkeypatch
         worker.tell(task.id, TaskState.SUCCEEDED)
         await scene.settled(task.id)
     assert list(scene.waker.wakes) == [f"{task.id}-succeeded"]
+
+
+async def test_a_state_db_that_cannot_be_read_is_asked_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.tasks.dispatcher.RETRY_SECONDS", 0.01)
+    scene.running("alpha").outcome = TaskOutcome()
+    unsettled, failures = scene.store.unsettled, [sqlite3.OperationalError("disk I/O error")]
+
+    def fails() -> list[Record]:
+        if failures:
+            raise failures.pop()
+        return unsettled()
+
+    monkeypatch.setattr(scene.store, "unsettled", fails)
+    async with scene.at_work():
+        task = await scene.dispatch()
+        await scene.until(task.id, TaskState.RUNNING)
+    assert not failures
 
 
 async def test_tasks_take_turns(database: Database) -> None:
