@@ -69,9 +69,10 @@ class OpenCode:
             self.problem = None
             self.port = listener.sockets[0].getsockname()[1]
             try:
-                async with listener:
-                    await listener.serve_forever()
+                # It serves. serve_forever() would, when cancelled, wait for the connections to end by themselves.
+                await asyncio.Event().wait()
             finally:
+                listener.close()
                 for connection in list(self._connections):
                     connection.cancel()
 

@@ -60,17 +60,22 @@ class Wakes:
         self._spool = spool
         self._workspace = workspace
         self._address = (host, port)
-        self._open = 0
+        self._connections: set[asyncio.Task[None]] = set()
         self.port: int | None = None
         """The one that is listened on."""
 
     async def run(self, told: Told) -> None:
-        """Tell what is there, and take what comes; for ever."""
+        """Tell what is there, and take what comes; for ever. Connections end with it."""
         await self._spool.open(told)
         server = await asyncio.start_server(self._serve, *self._address, limit=HEAD_LIMIT)
         self.port = server.sockets[0].getsockname()[1]
-        async with server:
-            await server.serve_forever()
+        try:
+            # It serves. serve_forever() would, when cancelled, wait for the connections to end by themselves.
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            for connection in list(self._connections):
+                connection.cancel()
 
     async def looked(self) -> None:
         await self._spool.ready()
@@ -84,16 +89,18 @@ class Wakes:
     # --- HTTP
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
         try:
-            if self._open <= CONNECTIONS:
+            if len(self._connections) <= CONNECTIONS:
                 status, answer = await self._answered(reader, writer)
                 writer.write(_response(status, answer))
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # Whoever asked has gone.
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # Whoever asked has gone, or the worker ends; nothing comes after this.
         finally:
-            self._open -= 1
+            self._connections.discard(connection)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

@@ -219,6 +219,19 @@ async def test_a_server_that_dies_is_started_again(place: Place) -> None:
         assert place.starts == 2
 
 
+async def test_a_worker_ends_while_somebody_is_connected(place: Place) -> None:
+    worker = asyncio.create_task(place.part.run(lambda _: None))
+    await until(lambda: place.part.port)
+    reader, writer = await place.connect("/event")
+    await reader.readuntil(b"data: tick")
+    worker.cancel()
+    assert (await asyncio.wait({worker}, timeout=SECONDS))[0]
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(SECONDS):
+            await reader.read()
+    writer.close()
+
+
 async def test_bytes_go_both_ways_and_half_closed(place: Place) -> None:
     async with place.worker():
         reader, writer = await place.connect("/socket")

@@ -87,6 +87,20 @@ async def test_what_was_taken_survives_and_is_told_in_order(door: Door, tmp_path
     await last.close()
 
 
+async def test_it_ends_while_somebody_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.wake.door.SECONDS", 600.0)
+    door = await Door(tmp_path / "wakes").open()
+    assert door.wakes.port is not None and door._running is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.wakes.port)
+    writer.write(b"POST /hooks/wake HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+    await reader.readuntil(b"100 Continue")
+    door._running.cancel()
+    assert (await asyncio.wait({door._running}, timeout=20))[0]
+    async with asyncio.timeout(20):
+        await reader.read()
+    writer.close()
+
+
 async def test_asked_twice_it_is_one_wake(door: Door) -> None:
     ids = {(await door.knock('{"text":"x"}', Idempotency_Key="mine")).json()["id"] for _ in range(3)}
     assert len(ids) == 1
