@@ -23,6 +23,7 @@ from controlplane.errors import NotFound, PerryError
 from controlplane.ports import Waker
 from protocol.batches import BatchEntry, BatchSummary
 from protocol.tasks import DispatchTask, ListTasks, Task, Tasks, TaskState, WakeWhen
+from protocol.workspaces import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,14 @@ class TaskWork(Protocol):
 
     def is_settled(self, id_: str) -> bool: ...
 
+    def has_key(self, key: str) -> bool: ...
+
+
+class Workspaces(Deletes, Protocol):
+    """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
+
+    async def get(self, name: str) -> Workspace: ...
+
 
 class Driver:
     """Owns what batches do by themselves."""
@@ -60,7 +69,7 @@ class Driver:
         self,
         store: Store,
         tasks: TaskWork,
-        workspaces: Deletes,
+        workspaces: Workspaces,
         collector: Collector,
         waker: Waker,
         *,
@@ -69,6 +78,7 @@ class Driver:
     ) -> None:
         self._store = store
         self._tasks = tasks
+        self._workspaces = workspaces
         self._aftermath = Aftermath(collector, tasks, workspaces)
         self._waker = waker
         self._announce = announce
@@ -193,6 +203,12 @@ class Driver:
         record, item = self._both(batch, number)
         if record.cancelled or item.settled or item.task is not None:
             return
+        if not item.was_there and await self._is_there(item):
+            if not record.wishes.reuse:
+                self._save(msgspec.structs.replace(item, refused=state.made_meanwhile(item), settled=True))
+                return
+            item = msgspec.structs.replace(item, was_there=True)
+            self._save(item)
         wanted = msgspec.structs.replace(item.wanted, key=state.key_of(item))
         try:
             task = await self._tasks.dispatch(wanted, quiet=not record.wishes.wake_each)
@@ -203,6 +219,16 @@ class Driver:
         self._followed.add(task.id)
         self._save(msgspec.structs.replace(item, task=task.id))
         self._checkpoint("item noted")
+
+    async def _is_there(self, item: Item) -> bool:
+        """Whether there is a workspace of its name that its own task did not make."""
+        if self._tasks.has_key(state.key_of(item)):
+            return False
+        try:
+            await self._workspaces.get(item.workspace)
+        except NotFound:
+            return False
+        return True
 
     async def _cancel(self, batch: str, number: int) -> None:
         _, item = self._both(batch, number)

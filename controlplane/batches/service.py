@@ -106,6 +106,7 @@ class BatchService:
                 wake=wanted.wake,
                 wake_each=wanted.wake_each,
                 remove_when=wanted.remove_when,
+                reuse=wanted.reuse,
             )
             text = wanted.task or plan[0].task.task
             record = self._store.add(new_id("b"), wishes, text, wanted.key, plan, there)

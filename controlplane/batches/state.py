@@ -24,6 +24,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     wake: str
     wake_each: bool
     remove_when: str
+    reuse: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """An item as state.db has it. ``was_there``: its workspace was, before the batch.
+    """An item as state.db has it. ``was_there``: its workspace was, before the batch made it; it is somebody else's.
 
     ``task`` is its task's id; ``refused`` says why there is none and will be none.
     """
@@ -81,6 +82,14 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 def key_of(item: Item) -> str:
     """Of its task: asked for twice, it is one task."""
     return f"{item.batch}-{item.number}"
+
+
+def made_meanwhile(item: Item) -> str:
+    """Why it is refused where its workspace came to be, by somebody else, after the batch was taken."""
+    return (
+        f"The workspace {item.workspace!r} was made meanwhile by somebody else; name the item again with --reuse to "
+        "work in it, or with another --name."
+    )
 
 
 def wake_id(record: Record) -> str:

@@ -96,9 +96,18 @@ class Store:
         """Write down all that changes in the life of an item."""
         kept = _json(item.kept) if item.kept else None
         self._db.run(
-            "UPDATE batch_items SET task = ?, refused = ?, kept = ?, removal = ?, settled = ? "
+            "UPDATE batch_items SET was_there = ?, task = ?, refused = ?, kept = ?, removal = ?, settled = ? "
             "WHERE batch = ? AND number = ?",
-            (item.task, item.refused, kept, item.removal, int(item.settled), item.batch, item.number),
+            (
+                int(item.was_there),
+                item.task,
+                item.refused,
+                kept,
+                item.removal,
+                int(item.settled),
+                item.batch,
+                item.number,
+            ),
         )
 
     def _batches(self, where: str, values: Sequence[object], rest: str = "") -> list[Record]:

@@ -109,6 +109,10 @@ class TaskService:
     async def get(self, id_: str) -> Task:
         return state.shown(self._must_exist(id_))
 
+    def has_key(self, key: str) -> bool:
+        """Whether ``dispatch`` has made a task with this key."""
+        return self._store.has_key(key)
+
     def going_on(self, keys: str, *, but: str) -> str | None:
         """The id of a task that has not ended and whose key begins with ``keys``, and is not ``but``; None where there
         is none."""

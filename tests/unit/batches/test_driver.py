@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from controlplane.errors import Conflict, InvalidInput, NotFound
+from controlplane.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from protocol.batches import (
     BatchState,
     ItemState,
@@ -14,7 +14,7 @@ from protocol.batches import (
     WaitForBatch,
 )
 from protocol.tasks import DispatchTask, RemoveWhen, TaskState, WakeWhen
-from protocol.workspaces import DeleteWorkspace
+from protocol.workspaces import DeleteWorkspace, Workspace
 from tests.unit.batches.conftest import Killed, Plane, Scene, wanted
 from tests.unit.cron.conftest import until
 
@@ -172,6 +172,40 @@ async def test_what_was_there_before_is_used_only_when_asked_for_and_never_remov
         done = await plane.settled(await plane.service.start(batch))
     assert [entry.removal for entry in done.items] == ["kept: it was there before the batch", "deleted"]
     assert list(plane.world.there) == ["pr-one"]
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+async def test_what_a_person_made_meanwhile_is_theirs(plane: Plane, reuse: bool) -> None:
+    async with plane.at_work():
+        batch = wanted("sleep", "two", parallel=1, reuse=reuse, remove_when=RemoveWhen.DONE)
+        started = await plane.service.start(batch)
+        await plane.eventually(lambda: plane.world.begun == ["sleep"])
+        plane.world.has("pr-two")
+        plane.world.ends("pr-sleep")
+        done = await plane.settled(started)
+    assert list(plane.world.there) == ["pr-two"] and plane.world.deleted == ["pr-sleep"]
+    two = done.items[1]
+    if reuse:
+        assert (two.state, two.removal) == (ItemState.SUCCEEDED, "kept: it was there before the batch")
+    else:
+        assert (two.state, two.task, two.removal) == (ItemState.FAILED, None, None)
+        assert two.reason is not None and "'pr-two'" in two.reason and "--reuse" in two.reason
+
+
+async def test_where_docker_does_not_answer_the_item_waits(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can say then whose the workspace is."""
+    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    get, failures = plane.world.get, [EngineUnavailable("Docker does not answer.")]
+
+    async def fails(name: str) -> Workspace:
+        if failures:
+            raise failures.pop()
+        return await get(name)
+
+    monkeypatch.setattr(plane.world, "get", fails)
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one")))
+    assert done.summary.counts == {"succeeded": 1} and not failures
 
 
 async def test_other_tasks_keep_a_workspace(plane: Plane) -> None:
