@@ -103,7 +103,8 @@ class Fallback:
         self._stall = stall
         self._now = now
         self._by_hand: dict[tuple[str, str, str], Marks] = {}
-        self._looks = {id_: _looks.decode(look) for id_, look in store.looks().items()}
+        self._saved = store.looks()
+        self._looks = {id_: _looks.decode(look) for id_, look in self._saved.items()}
 
     async def run(self) -> None:
         """For ever."""
@@ -137,7 +138,9 @@ class Fallback:
         async with anyio.create_task_group() as tasks:
             for record in under_way:
                 tasks.start_soon(look, record)
-        self._store.save_looks({id_: msgspec.json.encode(left).decode() for id_, left in self._looks.items()})
+        looks = {id_: msgspec.json.encode(left).decode() for id_, left in self._looks.items()}
+        self._store.save_looks({id_: look for id_, look in looks.items() if self._saved.get(id_) != look})
+        self._saved = looks
 
     async def check(self, wanted: CheckTask) -> Checked:
         """What a look concludes, now. What waits is not changed by it."""

@@ -11,7 +11,7 @@ import msgspec
 from controlplane.errors import PerryError, WorkerError
 from controlplane.ports import WorkerLink
 from controlplane.tasks.seen import Checkout, Log, Processes, Seen, Session
-from controlplane.tasks.state import Record
+from controlplane.tasks.state import Record, bounded_commit
 from protocol.sessions import (
     ListMessages,
     ListSessions,
@@ -28,6 +28,9 @@ from protocol.worker import LookAtTask, TaskLook
 
 LATEST = 20
 """Messages among which the agent's last word is looked for."""
+
+TAIL = 4096
+"""Characters of the end of a log that are kept of a look, however many a worker sends."""
 
 LOOK_SECONDS = 10.0
 """How long a worker may take to look. One that does not answer must not keep others from being looked at."""
@@ -126,9 +129,10 @@ def _seen(
         if look.processes is not None:
             processes = Processes(count=look.processes, cpu=look.cpu, stopped=look.stopped)
         if look.log_size is not None:
-            log = Log(size=look.log_size, tail=look.log_tail)
+            log = Log(size=look.log_size, tail=look.log_tail[-TAIL:])
         if look.commits is not None and look.changed is not None:
-            checkout = Checkout(last=look.last, commits=look.commits, changed=look.changed)
+            last = None if look.last is None else bounded_commit(look.last)
+            checkout = Checkout(last=last, commits=look.commits, changed=look.changed)
     return Seen(
         at=datetime.now(UTC),
         workspace=workspace,

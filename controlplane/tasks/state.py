@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from controlplane.tasks.words import clean
-from protocol.tasks import ENDED, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
+from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
 
 SHOWN = 400
@@ -219,12 +219,14 @@ def bounded(outcome: TaskOutcome) -> TaskOutcome:
     """What a worker says that a task left, within bounds."""
     return TaskOutcome(
         last_message=outcome.last_message[:20_000] if outcome.last_message else None,
-        commits=tuple(
-            msgspec.structs.replace(commit, id=clean(commit.id)[:64], subject=clean(commit.subject)[:500])
-            for commit in outcome.commits[:200]
-        ),
+        commits=tuple(bounded_commit(commit) for commit in outcome.commits[:200]),
         diff_stat=outcome.diff_stat[:20_000] if outcome.diff_stat else None,
         uncommitted=outcome.uncommitted,
         unpushed=outcome.unpushed,
         unknown=clean(outcome.unknown)[:500] if outcome.unknown else None,
     )
+
+
+def bounded_commit(commit: Commit) -> Commit:
+    """What a worker says of one commit, within bounds."""
+    return msgspec.structs.replace(commit, id=clean(commit.id)[:64], subject=clean(commit.subject)[:500])

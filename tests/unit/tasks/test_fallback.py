@@ -1,5 +1,6 @@
 """Looking where nobody tells: stalls found, fallbacks that wake once, and what a person is told now."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -140,6 +141,38 @@ async def test_restarts_hide_no_stall_and_repeat_nothing(watch: Watch) -> None:
     assert list(watch.scene.waker.wakes) == [f"{task.id}-stalled-1"]
     # Found within a minute of its threshold, and not of the restart's.
     assert "for 10 min" in watch.scene.waker.wakes[f"{task.id}-stalled-1"]
+
+
+async def test_what_a_hostile_worker_sees_is_kept_within_bounds(watch: Watch) -> None:
+    task = await watch.begin()
+    long = "x\x1b" * 500_000
+    watch.look = TaskLook(
+        processes=2, log_size=10, log_tail=f"{long}the end", last=Commit(id=long, subject=long), commits=0, changed=0
+    )
+    await watch.after(0.5)
+    assert len(watch.scene.store.looks()[task.id]) < 1000
+    record = watch.scene.store.get(task.id)
+    assert record is not None
+    seen = await Looker(watch.scene.workers.link, watch.sessions).at_task(record)
+    assert seen.log is not None and len(seen.log.tail) <= 4096 and seen.log.tail.endswith("the end")
+    assert seen.checkout is not None and seen.checkout.last is not None and "\x1b" not in seen.checkout.last.subject
+
+
+async def test_looks_that_did_not_change_are_not_saved_again(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[list[str]] = []
+    real = watch.scene.store.save_looks
+
+    def save_looks(looks: Mapping[str, str]) -> None:
+        saved.append(list(looks))
+        real(looks)
+
+    monkeypatch.setattr(watch.scene.store, "save_looks", save_looks)
+    task = await watch.begin()
+    for minutes in (0.5, 0.5, 1):
+        await watch.after(minutes)
+    watch.restart()
+    await watch.after(1)
+    assert saved == [[task.id], [], [task.id], []]
 
 
 async def test_work_that_nobody_saw_is_no_standstill(watch: Watch) -> None:
