@@ -11,12 +11,15 @@ import msgspec
 from cli.batches import file, items
 from cli.client import Client
 from cli.commands.parameters import Duration
-from cli.errors import Misused
-from protocol.batches import PARALLEL_LIMIT, PLACE, BatchItem, StartBatch
+from cli.errors import Misused, Refused
+from protocol.batches import PARALLEL_LIMIT, PLACE, BatchItem, BatchPlan, StartBatch
 from protocol.tasks import RemoveWhen, TaskAgent, WakeWhen
 
 UPLOAD_OF_NOTHING: Final = "upload:" + "0" * 16
 """In place of a local repository where nothing is really to be sent."""
+
+NAMED: Final = 5
+"""Workspaces that a sentence names, of more."""
 
 CHOICES: Final[Mapping[str, type[TaskAgent] | type[WakeWhen] | type[RemoveWhen]]] = {
     "agent": TaskAgent,
@@ -111,21 +114,40 @@ def _read(name: str, value: Any) -> Any:
 
 
 def with_repositories(client: Client, batch: StartBatch, *, dry: bool) -> StartBatch:
-    """The batch with an upload for each item whose repository is a folder here; nothing is sent where it is ``dry``."""
+    """The batch with an upload for each item whose repository is a folder here. Nothing is sent where it is ``dry``,
+    or where the agent would refuse the batch."""
     from cli import bundle, uploading
 
     wanting: dict[tuple[str, str | None], list[int]] = {}
+    own = list(batch.items)
     for i, each in enumerate(batch.items):
         clone = (each.clone or batch.clone or "").replace(PLACE, each.item)
         branch = each.branch or batch.branch
         if clone and bundle.local_path(clone) is not None:
             wanting.setdefault((clone, branch), []).append(i)
-    own = list(batch.items)
+            own[i] = msgspec.structs.replace(each, clone=UPLOAD_OF_NOTHING, branch=branch)
+    unsent = msgspec.structs.replace(batch, items=own)
+    if dry or not wanting:
+        return unsent
+    _must_be_taken(client, unsent)
     for (clone, branch), places in wanting.items():
-        if dry:
-            sent, origin, checked_out = [UPLOAD_OF_NOTHING] * len(places), None, branch
-        else:
-            sent, origin, checked_out = uploading.uploads(client, clone, len(places))
+        sent, origin, checked_out = uploading.uploads(client, clone, len(places))
         for i, upload in zip(places, sent, strict=True):
             own[i] = msgspec.structs.replace(own[i], clone=upload, origin=origin, branch=branch or checked_out)
     return msgspec.structs.replace(batch, items=own)
+
+
+def _must_be_taken(client: Client, batch: StartBatch) -> None:
+    """What the agent would say of it at its start, as far as it can be known before: a repository is sent once for
+    each item, and may be large."""
+    plan = client.call("batches.plan", BatchPlan, batch)
+    there = sorted(each.workspace for each in plan.items if each.exists)
+    if not there or batch.reuse:
+        return
+    names = ", ".join(repr(name) for name in there[:NAMED])
+    more = f" and {len(there) - NAMED} more" if len(there) > NAMED else ""
+    subject, verb = ("workspaces", "are") if len(there) > 1 else ("workspace", "is")
+    raise Refused(
+        f"The {subject} {names}{more} {verb} there already; choose another --name, delete what is done with, or let "
+        "the batch work in what is there with --reuse."
+    )

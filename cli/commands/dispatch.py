@@ -207,6 +207,10 @@ def _batch(context: click.Context, words: tuple[str, ...], *, wait: bool | None,
         raise click.UsageError("--collect waits for the results; without waiting, `perry batches collect` gets them.")
     client = Client()
     client.check_version()
+    if asked.collect is not None and wait is not False and not dry_run:
+        from cli.batches.collecting import Folder
+
+        Folder(asked.collect).take(None)
     batch = asking.with_repositories(client, asked.batch, dry=dry_run)
     if dry_run:
         plan = client.call("batches.plan", BatchPlan, batch)
@@ -215,10 +219,6 @@ def _batch(context: click.Context, words: tuple[str, ...], *, wait: bool | None,
         else:
             batches.show_plan(plan.items, batch)
         return
-    if asked.collect is not None and wait is not False:
-        from cli.batches.collecting import Folder
-
-        Folder(asked.collect).take(None)
     begun = _asked(client, "batches.start", Batch, batch)
     if wait is not False:
         batches.watch_and_show(client, begun, asked.collect, as_json=as_json)

@@ -1,6 +1,7 @@
 """``perry dispatch --each`` and ``--file``: what is asked for."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -169,19 +170,53 @@ def test_a_dry_run_begins_nothing(agent: FakeAgent, perry_: Perry) -> None:
     assert {call for call, _ in agent.calls} == {"batches.plan"}
 
 
-def test_a_local_repository_is_sent_for_each_item(agent: FakeAgent, perry_: Perry, tmp_path: Path) -> None:
-    import subprocess
+def planned(item: str, *, exists: bool) -> PlannedItem:
+    return PlannedItem(item=item, workspace=f"p-{item}", task="x", agent="claude", exists=exists)
 
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+
+@pytest.fixture
+def repository(tmp_path: Path) -> str:
+    """With one commit."""
+    folder = str(tmp_path / "repository")
+    subprocess.run(["git", "init", "-q", "-b", "main", folder], check=True)
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    return folder
+
+
+def test_nothing_is_sent_for_a_batch_that_is_refused(
+    agent: FakeAgent, perry_: Perry, tmp_path: Path, repository: str
+) -> None:
+    """Copies of a whole repository take their time, and the agent keeps them for a while."""
     ends(agent)
-    options = ["--clone", str(tmp_path), "x"]
+    dispatch = ("dispatch", "--each", "1-8", "--name", "p-{}", "--clone", repository, "x", "--no-wait")
+    agent.answers["batches.plan"] = BatchPlan(items=[planned(item, exists=item != "1") for item in "12345678"])
+    result = perry_(*dispatch)
+    assert result.exit_code == 5
+    assert (
+        "The workspaces 'p-2', 'p-3', 'p-4', 'p-5', 'p-6' and 2 more are there already; choose another --name"
+        in result.stderr
+    )
+    agent.answers["batches.plan"] = BatchPlan(items=[planned("1", exists=True)])
+    assert "The workspace 'p-1' is there already" in perry_(*dispatch).stderr
+    agent.answers["batches.plan"] = refuses(ErrorCode.BAD_REQUEST, "The item '1': …")
+    assert "The item '1'" in perry_(*dispatch).stderr
+    (tmp_path / "file").write_text("")
+    assert perry_(*dispatch[:-1], "--collect", str(tmp_path / "file")).exit_code == 2
+    assert not agent.uploads and not [call for call, _ in agent.calls if call == "batches.start"]
+    agent.answers["batches.plan"] = BatchPlan(items=[planned("1", exists=True)])
+    assert perry_(*dispatch, "--reuse").exit_code == 0
+    assert len(agent.uploads) == 8
+
+
+def test_a_local_repository_is_sent_for_each_item(agent: FakeAgent, perry_: Perry, repository: str) -> None:
+    ends(agent)
+    agent.answers["batches.plan"] = BatchPlan(items=[planned("86", exists=False), planned("87", exists=False)])
+    options = ["--clone", repository, "x"]
     assert perry_("dispatch", "--each", "86,87", "--name", "p-{}", *options, "--no-wait").exit_code == 0
     sent = asked(agent)["items"]
     assert [f"upload:{name}" for name in agent.uploads] == [each["clone"] for each in sent]
     assert len(agent.uploads) == 2 and all(each["branch"] == "main" for each in sent)
-    agent.answers["batches.plan"] = BatchPlan(items=[])
     agent.uploads.clear()
     assert perry_("dispatch", "--each", "86", "--name", "p-{}", *options, "--dry-run").exit_code == 0
     assert not agent.uploads and agent.calls[-1][1]["items"][0]["clone"] == asking.UPLOAD_OF_NOTHING
