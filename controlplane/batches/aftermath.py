@@ -2,6 +2,8 @@
 
 from typing import Final, Protocol
 
+import anyio
+
 from controlplane.batches import state
 from controlplane.batches.collecting import Collector
 from controlplane.batches.state import Item, Kept
@@ -11,6 +13,9 @@ from protocol.workspaces import DeleteWorkspace
 
 COLLECT_TRIES: Final = 4
 """How often what an item left is tried to be read before that is given up, and its workspace kept."""
+
+COLLECT_SECONDS: Final = 120.0
+"""How long reading it may take, each time. A workspace that answers slowly, or for ever, holds up no batch."""
 
 
 class Listing(Protocol):
@@ -39,7 +44,8 @@ class Aftermath:
         if task is None:
             return Kept(missing="Its task is no longer known.")
         try:
-            return await self._collector.collect(item)
+            with anyio.fail_after(COLLECT_SECONDS):
+                return await self._collector.collect(item)
         except (PerryError, TimeoutError) as exc:
             tries = self._tries[task.id] = self._tries.get(task.id, 0) + 1
             if tries < COLLECT_TRIES:

@@ -108,9 +108,10 @@ class Collector:
         text, offset = "", -LOG_LIMIT
         while True:
             piece = await self._results.logs(ReadTaskLogs(id=item.task, offset=offset, limit=LOG_LIMIT))
-            text, offset = text + piece.text, piece.next
-            if piece.next >= piece.size or not piece.text or len(text) >= LOG_LIMIT:
+            text += piece.text
+            if not offset < piece.next < piece.size or not piece.text or len(text) >= LOG_LIMIT:
                 break
+            offset = piece.next
         await self._write(self._file(item.batch, item.number, "log"), text.encode()[-LOG_LIMIT:])
 
     async def _keep_patch(self, item: Item, commits: tuple[Commit, ...]) -> None:

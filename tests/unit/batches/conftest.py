@@ -58,6 +58,9 @@ class World:
         self.texts: dict[str, str] = {}
         self.waker = FakeWaker()
         self.unreadable: set[str] = set()
+        self.log = TaskLog(text="log of it", offset=0, next=9, size=9)
+        self.deaf = False
+        """Nothing is ever read of a log."""
         self.dispatcher: Dispatcher | None = None
         self.commits: tuple[Commit, ...] = ()
         self.ran: list[list[str]] = []
@@ -179,7 +182,9 @@ class FakeLink:
             case ReadOutcome(id=id_):
                 return TaskOutcome(last_message=f"Done with {world.texts.get(id_)}.\nReally.", commits=world.commits)
             case ReadTaskLog():
-                return TaskLog(text="log of it", offset=0, next=9, size=9)
+                if world.deaf:
+                    await anyio.sleep_forever()
+                return world.log
             case _:
                 pass
         return Done()

@@ -5,6 +5,9 @@ import sqlite3
 import pytest
 
 from controlplane.batches.state import Item, Record
+from protocol.batches import ItemState, ReadBatchItem
+from protocol.tasks import RemoveWhen
+from protocol.worker import TaskLog
 from tests.unit.batches.conftest import Plane, wanted
 
 
@@ -40,3 +43,27 @@ async def test_a_state_db_that_cannot_be_read_is_asked_again(plane: Plane, monke
     async with plane.at_work():
         await plane.settled(await plane.service.start(wanted("one")))
     assert not failures
+
+
+async def test_a_log_without_an_end_is_read_only_so_far(plane: Plane) -> None:
+    """A worker that says that there is more, and always tells the same."""
+    plane.world.log = TaskLog(text="x", offset=0, next=1, size=1 << 30)
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+        found = await plane.service.result(ReadBatchItem(id=done.summary.id, number=1))
+    assert found.log == b"xx" and done.items[0].removal == "deleted"
+
+
+async def test_a_workspace_that_does_not_answer_holds_no_batch(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("controlplane.batches.aftermath.COLLECT_SECONDS", 0.05)
+    plane.world.deaf = True
+    async with plane.at_work():
+        started = await plane.service.start(wanted("one", "sleep", remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["one", "sleep"])
+        await plane.service.cancel(started.summary.id)
+        done = await plane.settled(started)
+    assert [entry.state for entry in done.items] == [ItemState.SUCCEEDED, ItemState.CANCELLED]
+    assert all(
+        entry.removal == "kept: what it left could not all be read: It did not answer in time." for entry in done.items
+    )

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import anyio
+import msgspec
 import pytest
 
+from controlplane.batches import state
 from controlplane.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from protocol.batches import (
     BatchState,
@@ -190,6 +192,17 @@ async def test_what_a_person_made_meanwhile_is_theirs(plane: Plane, reuse: bool)
     else:
         assert (two.state, two.task, two.removal) == (ItemState.FAILED, None, None)
         assert two.reason is not None and "'pr-two'" in two.reason and "--reuse" in two.reason
+
+
+async def test_what_its_own_task_made_is_not_taken_for_a_persons(plane: Plane) -> None:
+    """As where a control plane ended after an item was dispatched, and before that was noted."""
+    started = await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE))
+    (item,) = plane.store.items(started.summary.id)
+    task = await plane.tasks.dispatch(msgspec.structs.replace(item.wanted, key=state.key_of(item)))
+    plane.world.has("pr-one")
+    async with plane.at_work():
+        (entry,) = (await plane.settled(started)).items
+    assert (entry.task, entry.state, entry.removal) == (task.id, ItemState.SUCCEEDED, "deleted")
 
 
 async def test_where_docker_does_not_answer_the_item_waits(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
