@@ -102,7 +102,10 @@ class Checkout:
     async def _send_bundle(self, container: str, upload: str, path: str) -> None:
         source = self._uploads.path(upload)
         if source is None:
-            raise CloneFailed("The uploaded repository is no longer here; run `perry start` with --clone again.")
+            raise CloneFailed(
+                "The uploaded repository is no longer here; run `perry start`, or `perry dispatch` of a task or batch, "
+                "again with --clone."
+            )
         output = await self._engine.exec(
             container, ["dd", f"of={path}", "bs=1M", "status=none"], user=USER, stdin=_chunks(source)
         )

@@ -142,6 +142,12 @@ async def test_a_failed_clone_is_a_failed_step_of_a_workspace_that_runs(agent: A
     assert list(clones[1][:4]) == in_environment(), "with the person's variables, which may name a proxy"
 
 
+async def test_an_upload_that_is_gone_says_how_to_send_it_again(agent: Agent) -> None:
+    """As a day later, in a workspace of a batch that waited so long."""
+    with pytest.raises(StepFailed, match="run `perry start`, or `perry dispatch` of a task or batch, again with --cl"):
+        await agent.workspaces.start(StartWorkspace(name="alpha", clone=f"upload:{'0' * 16}"))
+
+
 async def test_a_clone_that_keeps_failing_can_be_taken_back(agent: Agent) -> None:
     agent.pods.exit_codes["git clone"] = 128
     with pytest.raises(StepFailed):
