@@ -44,6 +44,8 @@ class ServerProcess:
     @classmethod
     def start(cls, home: Path, environment: Mapping[str, str]) -> "ServerProcess":
         """Start one, and note it. OSError where that cannot be."""
+        record = home / RECORD
+        record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         port, since = _free_port(), int(time.time() * 1000)
         child = subprocess.Popen(
             ["opencode", "serve", "--hostname", "127.0.0.1", "--port", str(port)],
@@ -54,14 +56,19 @@ class ServerProcess:
             env=dict(environment),
             start_new_session=True,
         )
-        found = Running(pid=child.pid, started=processes.started(child.pid) or 0, port=port, since=since)
-        record = home / RECORD
-        record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = record.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(found))
-        fresh.replace(record)
+        try:
+            found = Running(pid=child.pid, started=processes.started(child.pid) or 0, port=port, since=since)
+            fresh = record.with_suffix(".new")
+            fresh.write_bytes(msgspec.json.encode(found))
+            fresh.replace(record)
+            server = cls(found, os.pidfd_open(child.pid))
+        except BaseException:
+            # One that is not noted would be found by nobody, and each attempt would leave another.
+            child.kill()
+            child.wait()
+            raise
         child.returncode = 0  # It is waited for by its pid, and may outlive this process.
-        return cls(found, os.pidfd_open(child.pid))
+        return server
 
     @classmethod
     def left(cls, home: Path) -> "ServerProcess | None":

@@ -3,19 +3,24 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from worker import processes
 from worker.opencode import client, relay, server
 from worker.opencode.client import Unusable, running
+from worker.opencode.process import ServerProcess
 from worker.opencode.relay import OpenCode
 from worker.opencode.server import Server, keep_seconds, until_it_is_alone
 from worker.sessions.liveness import Processes
@@ -199,6 +204,29 @@ async def test_a_server_that_does_not_come_up_is_said(place: Place) -> None:
         (place.home / "fails").unlink()
         await until(lambda: place.server._state is None)
         assert (await place.get("/global/health")).endswith(b'{"healthy":true}')
+
+
+async def test_a_server_that_cannot_be_noted_is_not_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    run = subprocess.Popen
+
+    def starting(*command: Any, **how: Any) -> subprocess.Popen[bytes]:
+        started.append(run(*command, **how))
+        return started[-1]
+
+    def exhausted(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", starting)
+    monkeypatch.setattr(os, "pidfd_open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        ServerProcess.start(place.home, processes.session_environment(""))
+    assert processes.started(started[0].pid) is None and running(place.home) is None
+    shutil.rmtree((place.home / client.RECORD).parent.parent)
+    (place.home / client.RECORD).parent.parent.write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="xist|Not a directory"):
+        ServerProcess.start(place.home, processes.session_environment(""))
+    assert len(started) == 1
 
 
 async def test_opencode_is_not_installed(place: Place) -> None:
