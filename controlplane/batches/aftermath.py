@@ -1,14 +1,15 @@
 """What is owed after an item's end: what it left is kept, and its workspace goes. When, is :mod:`.driver`'s."""
 
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
 from controlplane.batches import state
 from controlplane.batches.collecting import Collector
+from controlplane.batches.needs import TaskWork, Workspaces
 from controlplane.batches.state import Item, Kept
 from controlplane.errors import NotFound, PerryError
-from protocol.tasks import ListTasks, Task, Tasks
+from protocol.tasks import ListTasks, Task
 from protocol.workspaces import DeleteWorkspace
 
 COLLECT_TRIES: Final = 4
@@ -18,22 +19,10 @@ COLLECT_SECONDS: Final = 120.0
 """How long reading it may take, each time. A workspace that answers slowly, or for ever, holds up no batch."""
 
 
-class Listing(Protocol):
-    """What is asked of tasks here; see :class:`controlplane.tasks.service.TaskService`."""
-
-    async def list(self, wanted: ListTasks) -> Tasks: ...
-
-
-class Deletes(Protocol):
-    """What is asked of workspaces here; see :class:`controlplane.workspaces.service.Workspaces`."""
-
-    async def delete(self, wanted: DeleteWorkspace) -> None: ...
-
-
 class Aftermath:
     """Of all batches."""
 
-    def __init__(self, collector: Collector, tasks: Listing, workspaces: Deletes) -> None:
+    def __init__(self, collector: Collector, tasks: TaskWork, workspaces: Workspaces) -> None:
         self._collector = collector
         self._tasks = tasks
         self._workspaces = workspaces

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from controlplane.batches.state import Item, Kept
-from controlplane.errors import NotFound, OutOfSpace, PerryError, WorkerError
+from controlplane.errors import EngineError, NotFound, OutOfSpace, PerryError, TookTooLong, WorkerError
 from controlplane.ports import ExecOutput
 from controlplane.workspaces.checkout import USER
 from controlplane.workspaces.spec import HOME
@@ -70,7 +70,7 @@ class Collector:
         self._engine = engine
 
     async def collect(self, item: Item) -> Kept:
-        """Read and keep it. Safe to run twice. WorkerError or OutOfSpace where it may succeed later."""
+        """Read and keep it. Safe to run twice. What it raises may succeed later."""
         assert item.task is not None
         result = await self._results.result(item.task)
         kept = Kept(
@@ -89,7 +89,7 @@ class Collector:
         try:
             await self._keep_log(item)
             await self._keep_patch(item, result.commits)
-        except (WorkerError, OutOfSpace, TimeoutError):
+        except (WorkerError, EngineError, TookTooLong, OutOfSpace, TimeoutError):
             raise
         except PerryError as exc:
             return _missing(kept, exc.message)

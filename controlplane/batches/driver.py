@@ -8,22 +8,22 @@ key, collecting replaces files, and the wake has an id of its own.
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
 from controlplane.batches import state, summary
-from controlplane.batches.aftermath import Aftermath, Deletes
+from controlplane.batches.aftermath import Aftermath
 from controlplane.batches.collecting import Collector
+from controlplane.batches.needs import TaskWork, Workspaces
 from controlplane.batches.state import Item, Record
 from controlplane.batches.store import Store
 from controlplane.errors import NotFound, PerryError
 from controlplane.ports import Waker
 from protocol.batches import BatchEntry, BatchSummary
-from protocol.tasks import DispatchTask, ListTasks, Task, Tasks, TaskState, WakeWhen
-from protocol.workspaces import Workspace
+from protocol.tasks import Task, TaskState, WakeWhen
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +38,6 @@ BATCH: Final = 0
 
 Checkpoint = Callable[[str], None]
 """Tests end the control plane at one; see :mod:`controlplane.workspaces.pods`."""
-
-
-class TaskWork(Protocol):
-    """What is asked of tasks; see :class:`controlplane.tasks.service.TaskService`."""
-
-    async def dispatch(self, wanted: DispatchTask, *, quiet: bool = False) -> Task: ...
-
-    async def get(self, id_: str) -> Task: ...
-
-    async def list(self, wanted: ListTasks) -> Tasks: ...
-
-    async def cancel(self, id_: str) -> Task: ...
-
-    def is_settled(self, id_: str) -> bool: ...
-
-    def has_key(self, key: str) -> bool: ...
-
-
-class Workspaces(Deletes, Protocol):
-    """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
-
-    async def get(self, name: str) -> Workspace: ...
 
 
 class Driver:
@@ -86,6 +64,8 @@ class Driver:
         self._followed: set[str] = set()
         """The tasks of items that are not done with."""
         self._at_work: set[Which] = set()
+        self._not_before: dict[Which, float] = {}
+        """When what failed is tried again, whatever happens until then."""
         self._wanted = anyio.Event()
         self._news = anyio.Event()
 
@@ -118,8 +98,14 @@ class Driver:
             while True:
                 self._wanted = anyio.Event()
                 await self._take_turns(tasks)
-                with anyio.move_on_after(RETRY_SECONDS):
+                with anyio.move_on_after(self._rest()):
                     await self._wanted.wait()
+
+    def _rest(self) -> float:
+        """Seconds until something is to be tried again."""
+        now = anyio.current_time()
+        self._not_before = {which: at for which, at in self._not_before.items() if at > now}
+        return min([RETRY_SECONDS, *(at - now for at in self._not_before.values())])
 
     async def _take_turns(self, tasks: TaskGroup) -> None:
         """What cannot be read or written down now, such as on a full disk, is tried again later."""
@@ -162,7 +148,7 @@ class Driver:
             self._begin(tasks, (record.id, item.number), self._cancel)
 
     def _begin(self, tasks: TaskGroup, which: Which, work: Callable[[str, int], Awaitable[None]]) -> None:
-        if which not in self._at_work:
+        if which not in self._at_work and self._not_before.get(which, 0) <= anyio.current_time():
             self._at_work.add(which)
             tasks.start_soon(self._work, which, work)
 
@@ -178,7 +164,9 @@ class Driver:
             log.exception("batch %s, item %d", *which)
         finally:
             self._at_work.discard(which)
-            if not again:
+            if again:
+                self._not_before[which] = anyio.current_time() + RETRY_SECONDS
+            else:
                 self.nudge()
 
     async def _end(self, batch: str, _: int) -> None:

@@ -2,13 +2,15 @@
 
 import sqlite3
 
+import anyio
 import pytest
 
 from controlplane.batches.state import Item, Record
+from controlplane.errors import EngineUnavailable, PerryError, TookTooLong
 from protocol.batches import ItemState, ReadBatchItem
-from protocol.tasks import RemoveWhen
+from protocol.tasks import Commit, RemoveWhen
 from protocol.worker import TaskLog
-from tests.unit.batches.conftest import Plane, wanted
+from tests.unit.batches.conftest import COMMIT, Plane, wanted
 
 
 async def test_what_cannot_be_written_down_is_tried_again(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +69,35 @@ async def test_a_workspace_that_does_not_answer_holds_no_batch(plane: Plane, mon
     assert all(
         entry.removal == "kept: what it left could not all be read: It did not answer in time." for entry in done.items
     )
+
+
+async def test_failed_work_is_not_tried_again_before_its_time(plane: Plane) -> None:
+    """Whatever else happens: each change of any task lets batches go on."""
+    plane.world.unreadable.add("pr-one")
+    async with plane.at_work():
+        started = await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["one"])
+        for _ in range(50):
+            plane.driver.nudge()
+            await anyio.sleep(0.002)
+        (entry,) = await plane.entries(started)
+        assert (entry.state, entry.done, entry.removal) == (ItemState.SUCCEEDED, False, None)
+
+
+@pytest.mark.parametrize("error", [TookTooLong("Too slow."), EngineUnavailable("Docker does not answer.")])
+async def test_what_may_be_read_later_is_read_later(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, error: PerryError
+) -> None:
+    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    plane.world.commits = (Commit(id=COMMIT, subject="x"),)
+    container, failures = plane.world.container, [error]
+
+    async def fails(name: str) -> str:
+        if failures:
+            raise failures.pop()
+        return await container(name)
+
+    monkeypatch.setattr(plane.world, "container", fails)
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+    assert done.items[0].removal == "deleted" and not failures
