@@ -3,16 +3,19 @@
     a wake told of it already                                         → told (nothing more is said)
     its turn has come, and it cannot be begun                         → unreachable
     the workspace cannot be reached                                   → unreachable
+    its processes are gone, and it left an error or nothing           → failed
+    its processes are gone                                            → finished silently
     it waits for a person's answer or permission                      → waiting
-    it ended with an exit code, a signal or an error                  → failed
-    it ended well, or is done and has been quiet for a minute         → finished silently
+    its session ended in an error                                     → failed
     its provider refuses it, and nothing has moved since              → failed
+    it is done, and has been quiet for a minute                       → finished silently
     nothing moved for as long as a stall takes                        → stalled
     else                                                              → working
 
 Something moves when the log grows, the session changes, files or commits change, or its processes use more than a
 trickle of CPU. A part that cannot be seen says nothing either way; at a first look, CPU counts as used. What was
-begun by hand stands still once its session rests, and that says for how long.
+begun by hand stands still once its session rests, and that says for how long. How a process ended is not seen here: a
+worker that saw it tells of it.
 
 Texts that come from a workspace are somebody's own words: they are bounded, on one line, quoted, and decide nothing.
 """
@@ -25,7 +28,7 @@ from typing import Final
 import msgspec
 
 from controlplane.tasks.paragraph import facts, listed, quoted, sentence, span, subject
-from controlplane.tasks.seen import Checkout, Ended, Seen, Session
+from controlplane.tasks.seen import Checkout, Seen, Session
 from controlplane.tasks.words import clean
 from protocol.sessions import SessionStatus
 
@@ -165,15 +168,11 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
         return Conclusion.UNREACHABLE, f"{who} has not begun: {sentence(clean(seen.held_up))}"
     if seen.unreachable is not None:
         return Conclusion.UNREACHABLE, f"{who} cannot be looked at: {sentence(clean(seen.unreachable))}"
-    ended = seen.ended
     count = None if seen.processes is None else seen.processes.count
-    if ended is None and count == 0 and seen.task is not None:
-        ended = Ended()
-    if ended is not None:
-        return _of_an_end(seen, ended)
+    if count == 0 and seen.task is not None:
+        return _of_an_end(seen)
     if session is not None and session.status is SessionStatus.WAITING:
-        asks = f": {quoted(session.asked)}" if session.asked else ""
-        return Conclusion.WAITING, f"{who} waits for a person, to answer or to allow something{asks}."
+        return Conclusion.WAITING, f"{who} waits for a person, to answer or to allow something."
     if session is not None and session.status is SessionStatus.ERROR:
         return Conclusion.FAILED, f"{who} failed: {_provider(session)}"
     if session is not None and session.error and quiet >= SETTLED:
@@ -198,21 +197,14 @@ def _moved_last(seen: Seen, quiet: timedelta) -> str:
     return f"its session was active {span(seen.at - active)}"
 
 
-def _of_an_end(seen: Seen, ended: Ended) -> tuple[Conclusion, str]:
-    who, session, code = subject(seen), seen.session, ended.exit_code
-    if ended.out_of_memory:
-        return Conclusion.FAILED, f"{who} failed: it ran out of memory and was killed."
-    if session is not None and (session.status is SessionStatus.ERROR or (session.error and code != 0)):
+def _of_an_end(seen: Seen) -> tuple[Conclusion, str]:
+    """Nobody saw how: no process is left."""
+    who, session = subject(seen), seen.session
+    if session is not None and (session.status is SessionStatus.ERROR or session.error):
         return Conclusion.FAILED, f"{who} failed: {_provider(session)}"
-    if code:
-        how = f"it was ended by signal {code - 128}" if 128 < code < 160 else f"it ended with exit code {code}"
-        why = f" ({quoted(ended.reason)})" if ended.reason else ""
-        perhaps = " Where nobody killed it, the machine may be short of memory." if code == 137 else ""
-        return Conclusion.FAILED, f"{who} failed: {how}{why}.{perhaps}"
-    if code is None and not _left_something(seen):
+    if not _left_something(seen):
         return Conclusion.FAILED, f"{who} failed: its process is gone, nobody saw how it ended, and it left nothing."
-    unseen = "" if code == 0 else " How its process ended was not seen."
-    return Conclusion.FINISHED_SILENTLY, f"{who} finished and told nobody.{unseen}"
+    return Conclusion.FINISHED_SILENTLY, f"{who} finished and told nobody. How its process ended was not seen."
 
 
 def _left_something(seen: Seen) -> bool:

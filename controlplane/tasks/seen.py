@@ -20,7 +20,7 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent's session. ``said`` is the agent's last message, at ``said_at``; ``asked`` what it wants of a person.
+    """The agent's session. ``said`` is the agent's last message, at ``said_at``.
 
     ``error`` is what its provider answered last, where that was an error.
     """
@@ -30,7 +30,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     last_activity: datetime | None = None
     said: str | None = None
     said_at: datetime | None = None
-    asked: str | None = None
     error: str | None = None
 
 
@@ -49,14 +48,6 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     tail: str = ""
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent's process is over. ``exit_code`` is as a shell has it, 137 for SIGKILL; None where nobody saw it."""
-
-    exit_code: int | None = None
-    out_of_memory: bool = False
-    reason: str | None = None
-
-
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """One look. Each part is None where it could not be seen (or there is none).
 
@@ -73,7 +64,6 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     held_up: str | None = None
     unreachable: str | None = None
     told: str | None = None
-    ended: Ended | None = None
     processes: Processes | None = None
     session: Session | None = None
     checkout: Checkout | None = None

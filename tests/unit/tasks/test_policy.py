@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cli.commands.tasks import tasks
 from cli.main import perry
 from controlplane.tasks.policy import Conclusion, Marks, Verdict, conclude
-from controlplane.tasks.seen import Checkout, Ended, Log, Processes, Seen, Session
+from controlplane.tasks.seen import Checkout, Log, Processes, Seen, Session
 from protocol.sessions import SessionStatus
 from protocol.tasks import Commit
 
@@ -85,26 +85,18 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Conclusion, str]] = [
      Conclusion.STALLED, "for 20 min it printed nothing."),
     ("nothing is seen", {"processes": None, "session": None, "checkout": None, "log": None}, {"moved": BEGAN},
      Conclusion.STALLED, "nothing was to be seen of it for 20 min"),
-    ("a question", {"session": session(WAITING, asked="May I run `rm -r build`?")}, {},
-     Conclusion.WAITING, "to answer or to allow something: “May I run `rm -r build`?”."),
+    ("a question", {"session": session(WAITING)}, {}, Conclusion.WAITING, "to answer or to allow something."),
     ("a question for long", {"session": session(WAITING)}, {"moved": BEGAN},
      Conclusion.WAITING, "waits for a person"),
-    ("a crash", {"ended": Ended(exit_code=3, reason="TypeError: x")}, {}, Conclusion.FAILED,
-     "it ended with exit code 3 (“TypeError: x”)."),
-    ("a signal", {"ended": Ended(exit_code=139)}, {}, Conclusion.FAILED, "it was ended by signal 11."),
-    ("killed", {"ended": Ended(exit_code=137)}, {}, Conclusion.FAILED, "the machine may be short of memory"),
-    ("out of memory", {"ended": Ended(exit_code=137, out_of_memory=True)}, {}, Conclusion.FAILED, "ran out of memory"),
     ("refused by the provider", {"session": session(ERROR, error="401 invalid key")}, {},
      Conclusion.FAILED, "its provider answered “401 invalid key”."),
-    ("refused, and over", {"session": session(B, error="429"), "ended": Ended(exit_code=1)},
+    ("refused, and over", {"session": session(ERROR, error="429"), "processes": processes(0, 0)},
      {}, Conclusion.FAILED, "its provider answered “429”."),
     ("refused, and tries again", {"session": session(B, error="429 slow down"),
                                   "processes": processes(3, 55.0)}, {}, Conclusion.WORKING, ""),
     ("refused, and gave up", {"session": session(B, error="429 slow down")},
      {"moved": BEGAN + 18 * MINUTE}, Conclusion.FAILED, "“429 slow down”. Nothing has moved for 2 min since."),
-    ("an error in the end, and well", {"session": session(IDLE, error="429", said="Done."),
-                                       "ended": Ended(exit_code=0)}, {}, Conclusion.FINISHED_SILENTLY, "Done."),
-    ("ended well", {"ended": Ended(exit_code=0), "checkout": Checkout(last=FIX, commits=2)}, {},
+    ("gone with commits", {"processes": processes(0, 0), "checkout": Checkout(last=FIX, commits=2)}, {},
      Conclusion.FINISHED_SILENTLY, "2 commits since it began; the last is 1a2b3c4d5e6f “Mend the door”."),
     ("gone with work", {"processes": processes(0, 0)}, {}, Conclusion.FINISHED_SILENTLY,
      "How its process ended was not seen."),
@@ -120,7 +112,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Conclusion, str]] = [
      Conclusion.UNREACHABLE, "cannot be looked at: the workspace is stopped."),
     ("held up", {"held_up": "The worker does not answer.", "started": None}, {}, Conclusion.UNREACHABLE,
      "has not begun: The worker does not answer."),
-    ("told", {"told": "w-17", "ended": Ended(exit_code=0)}, {}, Conclusion.TOLD, "told of already, by wake w-17"),
+    ("told", {"told": "w-17", "processes": processes(0, 0)}, {}, Conclusion.TOLD, "told of already, by wake w-17"),
     ("told, and not there", {"told": "w-17", "unreachable": "x"}, {}, Conclusion.TOLD, ""),
 ]  # fmt: skip
 
@@ -203,10 +195,11 @@ def test_when_something_was_said() -> None:
 
 
 def test_work_that_nobody_dispatched() -> None:
-    verdict = conclude(seen(20, task=None, ended=Ended(exit_code=0)), None)
+    idle = session(IDLE, said="All is done.", last_activity=BEGAN + 17 * MINUTE)
+    verdict = conclude(seen(20, task=None, session=idle), None)
     assert verdict.text == (
-        "The work (opencode in alpha) finished and told nobody. It said last: “Now I run the tests.”. The last commit "
-        "is 1a2b3c4d5e6f “Mend the door”, and 2 files not committed."
+        "The work (opencode in alpha) is done and told nobody: it has been idle for 3 min, and its process still runs. "
+        "It said last: “All is done.”. The last commit is 1a2b3c4d5e6f “Mend the door”, and 2 files not committed."
     )
     assert verdict.commands == ("perry exec alpha -- git status",)
 
@@ -216,7 +209,7 @@ def test_what_a_workspace_says_decides_nothing_and_stays_one_line() -> None:
     verdict = conclude(
         seen(
             20,
-            session=Session(status=SessionStatus.WAITING, messages=8, asked=evil, said=evil, error=evil),
+            session=Session(status=SessionStatus.WAITING, messages=8, said=evil, error=evil),
             checkout=Checkout(last=Commit(id=evil, subject=evil)),
             log=Log(size=1, tail=evil),
         ),
@@ -234,7 +227,6 @@ parts = st.fixed_dictionaries(
         "started": st.none(),
         "told": st.just("w-1"),
         "unreachable": st.text(max_size=20),
-        "ended": st.builds(Ended, exit_code=st.none() | st.integers(0, 255), out_of_memory=st.booleans()),
         "processes": st.none()
         | st.builds(Processes, count=st.integers(0, 3), cpu=st.floats(0, 10**6), stopped=st.integers(0, 3)),
         "session": st.none()
@@ -244,7 +236,6 @@ parts = st.fixed_dictionaries(
             messages=st.integers(0, 10),
             last_activity=st.none() | st.datetimes().map(lambda naive: naive.replace(tzinfo=UTC)),
             said=st.none() | st.text(max_size=400),
-            asked=st.none() | st.text(max_size=400),
             error=st.none() | st.text(max_size=400),
         ),
         "checkout": st.none() | st.builds(Checkout, last=st.none() | st.just(FIX), changed=st.integers(0, 9)),
