@@ -6,7 +6,6 @@
 The files are the owner's alone. What they have comes out of workspaces: it is bounded, and is not read here.
 """
 
-import logging
 import os
 import re
 import shutil
@@ -24,8 +23,6 @@ from controlplane.workspaces.checkout import USER
 from controlplane.workspaces.spec import HOME
 from protocol.tasks import Commit, ReadTaskLogs, TaskLogs, TaskResult
 from protocol.workspaces import Workspace, WorkspaceStatus
-
-log = logging.getLogger(__name__)
 
 LOG_LIMIT: Final = 1 << 20
 PATCH_LIMIT: Final = 4 << 20
@@ -88,12 +85,12 @@ class Collector:
             return _missing(kept, why)
         try:
             await self._keep_log(item)
-            await self._keep_patch(item, result.commits)
+            unread = await self._keep_patch(item, result.commits) or result.unknown
         except (WorkerError, EngineError, TookTooLong, OutOfSpace, TimeoutError):
             raise
         except PerryError as exc:
             return _missing(kept, exc.message)
-        return kept
+        return kept if unread is None else _missing(kept, unread)
 
     async def _not_there(self, name: str) -> str | None:
         """Why nothing can be read of a workspace; empty where it is gone, None where it can."""
@@ -114,10 +111,11 @@ class Collector:
             offset = piece.next
         await self._write(self._file(item.batch, item.number, "log"), text.encode()[-LOG_LIMIT:])
 
-    async def _keep_patch(self, item: Item, commits: tuple[Commit, ...]) -> None:
+    async def _keep_patch(self, item: Item, commits: tuple[Commit, ...]) -> str | None:
+        """Why there is none, where there should be one: the commits are in the workspace then, and there alone."""
         ids = [commit.id for commit in commits if _COMMIT.fullmatch(commit.id)]
         if not ids:
-            return
+            return None
         container = await self._workspaces.container(item.workspace)
         git = [*_GIT, "-C", f"{HOME}/{item.workspace}"]
         # Exactly these, as they are told: the newest first. Written are the oldest first. One alone would mean all that
@@ -129,11 +127,12 @@ class Collector:
             user=USER,
             limit=PATCH_LIMIT,
         )
-        if made.exit_code != 0 or made.truncated:
-            # The commits are in the workspace, which stays as long as they are nowhere else.
-            log.warning("batch %s: the commits of item %d are kept in no patch", item.batch, item.number)
-            return
+        if made.truncated:
+            return f"Its commits are more than {PATCH_LIMIT >> 20} MiB as a patch."
+        if made.exit_code != 0:
+            return "git made no patch of its commits."
         await self._write(self._file(item.batch, item.number, "patch"), made.stdout)
+        return None
 
     # --- the files
 

@@ -58,6 +58,8 @@ class World:
         self.texts: dict[str, str] = {}
         self.waker = FakeWaker()
         self.unreadable: set[str] = set()
+        self.unknown: str | None = None
+        self.patch = ExecOutput(exit_code=0, stdout=b"From 0123\n\xff", stderr=b"")
         self.log = TaskLog(text="log of it", offset=0, next=9, size=9)
         self.deaf = False
         """Nothing is ever read of a log."""
@@ -110,7 +112,7 @@ class World:
         self, container: str, command: Sequence[str], *, user: str = "root", limit: int = 1 << 20
     ) -> ExecOutput:
         self.ran.append([*command])
-        return ExecOutput(exit_code=0, stdout=b"From 0123\n\xff", stderr=b"")
+        return self.patch
 
     # --- workers
 
@@ -180,7 +182,8 @@ class FakeLink:
                 if world.tasks[name][id_].state not in ENDED:
                     world.tell(name, id_, TaskState.CANCELLED)
             case ReadOutcome(id=id_):
-                return TaskOutcome(last_message=f"Done with {world.texts.get(id_)}.\nReally.", commits=world.commits)
+                said = f"Done with {world.texts.get(id_)}.\nReally."
+                return TaskOutcome(last_message=said, commits=world.commits, unknown=world.unknown)
             case ReadTaskLog():
                 if world.deaf:
                     await anyio.sleep_forever()

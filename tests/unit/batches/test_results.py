@@ -3,6 +3,7 @@
 import pytest
 
 from controlplane.errors import NotFound
+from controlplane.ports import ExecOutput
 from protocol.batches import (
     ReadBatchItem,
 )
@@ -57,6 +58,32 @@ async def test_commits_are_handed_to_git_only_where_they_are_some(plane: Plane) 
     async with plane.at_work():
         await plane.settled(await plane.service.start(wanted("one")))
     assert plane.world.ran == []
+
+
+async def test_what_git_cannot_say_keeps_the_workspace(plane: Plane) -> None:
+    plane.world.unknown = "git could not say what was left: it is no repository"
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+        found = await plane.service.result(ReadBatchItem(id=done.summary.id, number=1))
+    assert done.items[0].removal == f"kept: what it left could not all be read: {plane.world.unknown}"
+    assert (found.log, found.entry.said) == (b"log of it", "Done with one. Really.")
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (ExecOutput(exit_code=128, stdout=b"", stderr=b"fatal: bad object"), "git made no patch of its commits"),
+        (ExecOutput(exit_code=0, stdout=b"From", stderr=b"", truncated=True), "more than 4 MiB as a patch"),
+    ],
+)
+async def test_commits_without_a_patch_keep_the_workspace(plane: Plane, made: ExecOutput, why: str) -> None:
+    plane.world.commits = (Commit(id=COMMIT, subject="x"),)
+    plane.world.patch = made
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+        found = await plane.service.result(ReadBatchItem(id=done.summary.id, number=1))
+    assert why in (done.items[0].removal or "") and why in (done.items[0].note or "")
+    assert (found.log, found.patch) == (b"log of it", None) and list(plane.world.there) == ["pr-one"]
 
 
 async def test_a_full_disk_keeps_the_workspace(plane: Plane, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
