@@ -16,8 +16,8 @@ from protocol.tasks import TASK_LIMIT, DispatchTask, TaskAgent
 TEXTS_LIMIT: Final = 8 << 20
 """Bytes of all tasks of a batch together, at most."""
 
-_WORD: Final = re.compile(r"[\w@%+=:,./#-]+")
-"""What a shell takes for itself, and nothing else."""
+_WORD: Final = re.compile(r"(?![-#])[\w@%+=:,./#-]+")
+"""What a shell takes for itself and nothing else, and a command for no option."""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,8 +102,8 @@ def _text(wanted: StartBatch, own: BatchItem, agent: TaskAgent) -> str:
         raise InvalidInput("The task is empty; say what the agent is to do.")
     if agent is TaskAgent.COMMAND and PLACE in template and not _WORD.fullmatch(own.item):
         raise InvalidInput(
-            "A shell would take it apart where it stands in a command; use letters, digits and @%+=:,./#_- only, or "
-            "give the item a task of its own in a file."
+            "A shell would take it for something else where it stands in a command; use letters, digits and "
+            "@%+=:,./#_- only, not beginning with - or #, or give the item a task of its own in a file."
         )
     text = template.replace(PLACE, own.item)
     if (size := len(text.encode())) > TASK_LIMIT:

@@ -74,12 +74,21 @@ def test_what_an_item_has_of_its_own_goes_first() -> None:
         (wanted("$(rm -rf ~)", name="x", task="echo {}"), "shell"),
         (wanted("a'b", name="x", task="echo {}"), "shell"),
         (wanted("a\nb", name="x", task="echo {}"), "shell"),
+        (wanted("-rf", name="x", task="rm {}"), "not beginning with - or #"),
+        (wanted("--exec=x", name="x", task="git grep {}"), "not beginning with - or #"),
+        (wanted("#1", name="x", task="make {} && make test"), "not beginning with - or #"),
     ],
 )
 def test_what_is_refused(batch: StartBatch, words: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         planned(batch)
     assert words in refused.value.message
+
+
+@pytest.mark.parametrize("item", ["86", "fix/a-b#1", "a=b", "@x", "+x", "_x", "src/a.py"])
+def test_a_plain_word_may_stand_in_a_command(item: str) -> None:
+    (only,) = planned(wanted(item, name="x", task="echo {}"))
+    assert only.task.task == f"echo {item}"
 
 
 def test_one_name_is_enough_for_one_item() -> None:
