@@ -69,7 +69,8 @@ def headers() -> dict[str, str]:
 
 
 async def call(method: str, path: str, body: Any, *, seconds: float = CALL_SECONDS) -> Any:
-    """One request to the server; its answer's JSON, None where it has no body. Unusable where it refuses."""
+    """One request to the server; its answer's JSON, None where it has no body. Unusable where it refuses, or answers
+    with something else."""
     return await asyncio.to_thread(_call, method, path, body, seconds)
 
 
@@ -96,7 +97,11 @@ def _call(method: str, path: str, body: Any, seconds: float) -> Any:
     if response.status >= 400 or "json" not in response.getheader("Content-Type", "json"):
         said = _said(answer)
         raise Unusable(f"OpenCode's server refused {method} {path.partition('?')[0]} ({response.status}): {said}")
-    return json.loads(answer) if answer.strip() else None
+    try:
+        return json.loads(answer) if answer.strip() else None
+    except (ValueError, RecursionError) as exc:
+        asked = f"{method} {path.partition('?')[0]}"
+        raise Unusable(f"OpenCode's server answered {asked} with something else than JSON: {_said(answer)}") from exc
 
 
 def events(path: str, silent_seconds: float) -> Iterator[bytes]:

@@ -230,7 +230,7 @@ class Server:
                 asked = f"/session/status?directory={quote(folder, safe='')}"
                 if _busy(await call("GET", asked, None, seconds=ASK_SECONDS)):
                     return True
-        except (Unusable, KeyError, TypeError) as exc:
+        except (Unusable, AttributeError, KeyError, TypeError, ValueError) as exc:
             log.warning("whether OpenCode's server is at work cannot be seen, so it stays: %s", exc)
             return True
         return False

@@ -4,7 +4,8 @@
     opencode serve --hostname 127.0.0.1 --port N
 
 As OpenCode 1.18: a password for everything, no answer ever to what comes in the moment in which it begins to listen,
-and the status of work by folder. A file ``fails`` in the home makes it end at once, ``busy`` has its session work.
+and the status of work by folder. A file ``fails`` in the home makes it end at once, ``busy`` has its session work,
+and ``odd`` is what it answers when it is asked about that.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         session = {"directory": "/home/x y", "time": {"updated": int(time.time() * 1000)}}
         answer(writer, 200, json.dumps([session]).encode())
     elif path == "/session/status?directory=%2Fhome%2Fx%20y":
-        answer(writer, 200, b'{"ses_1":{"type":"busy"}}' if (HOME / "busy").exists() else b"{}")
+        status = b'{"ses_1":{"type":"busy"}}' if (HOME / "busy").exists() else b"{}"
+        answer(writer, 200, (HOME / "odd").read_bytes() if (HOME / "odd").exists() else status)
     elif path == "/socket":
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
         while piece := await reader.read(1 << 16):

@@ -148,6 +148,17 @@ async def test_it_stays_while_something_works_in_it_that_nobody_watches(place: P
         await until(lambda: running(place.home) is None)
 
 
+@pytest.mark.parametrize("odd", ["{", "[]", "null", '{"ses_1":7}', "[" * 100_000])
+async def test_it_stays_and_is_reached_where_it_answers_something_odd(place: Place, odd: str) -> None:
+    place.keep = 0.1
+    (place.home / "odd").write_text(odd)
+    async with place.worker():
+        await place.get("/global/health")
+        await until(lambda: (place.home / "asked").read_bytes().count(b"/session/status") > 2)
+        assert (await place.get("/global/health")).endswith(b'{"healthy":true}')
+        assert place.starts == 1
+
+
 async def test_it_stays_for_a_task_and_is_started_again_for_it(place: Place) -> None:
     place.keep = 0.2
     async with place.worker():
@@ -224,7 +235,7 @@ async def test_a_server_that_cannot_be_noted_is_not_left(place: Place, monkeypat
     assert processes.started(started[0].pid) is None and running(place.home) is None
     shutil.rmtree((place.home / client.RECORD).parent.parent)
     (place.home / client.RECORD).parent.parent.write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="xist|Not a directory"):
+    with pytest.raises(OSError, match=r"xist|Not a directory"):
         ServerProcess.start(place.home, processes.session_environment(""))
     assert len(started) == 1
 
