@@ -9,6 +9,7 @@ from controlplane.batches.collecting import Collector
 from controlplane.batches.needs import TaskWork, Workspaces
 from controlplane.batches.state import Item, Kept
 from controlplane.errors import NotFound, PerryError
+from controlplane.words import quoted
 from protocol.tasks import ListTasks, Task
 from protocol.workspaces import DeleteWorkspace
 
@@ -17,6 +18,9 @@ COLLECT_TRIES: Final = 4
 
 COLLECT_SECONDS: Final = 120.0
 """How long reading it may take, each time. A workspace that answers slowly, or for ever, holds up no batch."""
+
+WHY_SHOWN: Final = 120
+"""Characters of why it could not be read that stand beside the workspace; the item's note has them all."""
 
 
 class Aftermath:
@@ -47,7 +51,7 @@ class Aftermath:
         if item.was_there:
             return "kept: it was there before the batch"
         if item.kept is not None and item.kept.missing is not None:
-            return f"kept: what it left could not all be read: {item.kept.missing}"
+            return f"kept: what it left could not all be read: {quoted(item.kept.missing, WHY_SHOWN)}"
         others = (await self._tasks.list(ListTasks(workspace=item.workspace, limit=500))).items
         if count := sum(not state.is_over(each) for each in others):
             return f"kept: {count} other tasks are not done"

@@ -19,6 +19,7 @@ import anyio.to_thread
 from controlplane.batches.state import Item, Kept
 from controlplane.errors import EngineError, NotFound, OutOfSpace, PerryError, TookTooLong, WorkerError
 from controlplane.ports import ExecOutput
+from controlplane.words import clean
 from controlplane.workspaces.checkout import USER
 from controlplane.workspaces.spec import HOME
 from protocol.tasks import Commit, ReadTaskLogs, TaskLogs, TaskResult
@@ -176,5 +177,5 @@ def _put(file: Path, data: bytes) -> None:
 def _line(text: str | None) -> str | None:
     if text is None:
         return None
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = clean(text)
     return line[:SAID_SHOWN] + ("…" if len(line) > SAID_SHOWN else "")

@@ -1,18 +1,27 @@
-"""What the one who waits is told when a batch has ended. Pure."""
+"""What the one who waits is told when a batch has ended. Pure.
 
+What agents said, reasons (many come out of workspaces) and items that are titles are somebody else's words: quoted.
+"""
+
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from controlplane.batches.state import Record
+from controlplane.words import clean, quoted
 from protocol.batches import BatchEntry, ItemState
 
 LINE: Final = 240
+ITEM: Final = 80
 FAILURES: Final = 50
 SUCCESSES: Final = 50
 """Of so many at most a line each; the rest is a count."""
 
 GOOD: Final = ItemState.SUCCEEDED
+
+_PLAIN: Final = re.compile(rf"[\w@%+=.,/#-]{{1,{ITEM}}}")
+"""An item that needs no quotes. Others may be titles, which strangers wrote."""
 
 
 def text(record: Record, entries: Sequence[BatchEntry]) -> str:
@@ -38,10 +47,18 @@ def _listed(entries: Sequence[BatchEntry], most: int) -> list[str]:
 
 
 def _line(entry: BatchEntry) -> str:
-    told = entry.said if entry.state == GOOD else entry.reason or entry.said
-    item = " ".join("".join(c if c.isprintable() else " " for c in entry.item).split())[:80]
-    line = f"- {item}: {entry.state}" + (f": {told}" if told else "")
-    return line if len(line) <= LINE else line[: LINE - 1] + "…"
+    item = entry.item if _PLAIN.fullmatch(entry.item) else quoted(entry.item, ITEM)
+    line = f"- {item}: {entry.state}"
+    if entry.task is None:
+        # Nothing of it ran: the reason is ours.
+        return clean(f"{line}: {entry.reason}")[:LINE] if entry.reason else line
+    if entry.state != GOOD and entry.reason:
+        return _with(f"{line}: ", entry.reason)
+    return _with(f"{line}, and said ", entry.said) if entry.said else line
+
+
+def _with(begins: str, words: str) -> str:
+    return begins + quoted(words, LINE - len(begins) - 2)
 
 
 def _staying(entries: Sequence[BatchEntry]) -> str:

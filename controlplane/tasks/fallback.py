@@ -20,7 +20,7 @@ from controlplane.tasks.looking import Looker
 from controlplane.tasks.policy import Conclusion, Marks, Verdict
 from controlplane.tasks.state import UNDER_WAY, VERBS, Record, left_behind, shown
 from controlplane.tasks.store import Store
-from controlplane.tasks.words import clean
+from controlplane.words import clean
 from protocol.tasks import Checked, CheckTask, TaskState
 from protocol.workspaces import Workspace
 

@@ -7,10 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from controlplane.tasks.seen import Checkout, Seen
-from controlplane.tasks.words import clean
-
-QUOTED: Final = 300
-"""Characters of what came from a workspace that are quoted."""
+from controlplane.words import quoted
 
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -46,15 +43,6 @@ def subject(seen: Seen) -> str:
     """What is spoken of."""
     what = f"Task {seen.task}" if seen.task is not None else "The work"
     return f"{what} ({seen.agent} in {seen.workspace})"
-
-
-def quoted(text: str | None, *, from_end: bool = False) -> str:
-    """What came from a workspace, as a paragraph quotes it."""
-    # No more than can be shown, before anything else is done with it.
-    line = clean((text or "")[-4 * QUOTED :] if from_end else (text or "")[: 4 * QUOTED]).replace("”", '"')
-    if len(line) > QUOTED:
-        line = "…" + line[1 - QUOTED :] if from_end else line[: QUOTED - 1] + "…"
-    return f"“{line}”"
 
 
 def sentence(text: str) -> str:

@@ -27,9 +27,9 @@ from typing import Final
 
 import msgspec
 
-from controlplane.tasks.paragraph import facts, listed, quoted, sentence, span, subject
+from controlplane.tasks.paragraph import facts, listed, sentence, span, subject
 from controlplane.tasks.seen import Checkout, Seen, Session
-from controlplane.tasks.words import clean
+from controlplane.words import clean, quoted
 from protocol.sessions import SessionStatus
 
 STALL: Final = timedelta(minutes=10)

@@ -16,7 +16,7 @@ from controlplane.errors import PerryError, WorkerError
 from controlplane.ports import Waker, WorkerLink
 from controlplane.tasks.service import ASK_SECONDS
 from controlplane.tasks.state import SAID
-from controlplane.tasks.words import clean
+from controlplane.words import clean
 from protocol.sessions import SessionStatus
 from protocol.worker import AgentSignal, Event, SessionGone, SessionSeen, TakeSignals
 

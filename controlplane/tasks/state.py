@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from controlplane.tasks.words import clean
+from controlplane.words import clean
 from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
 

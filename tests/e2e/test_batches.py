@@ -91,7 +91,7 @@ def test_ten_of_which_one_fails(system: System, gateway: Gateway, tmp_path: Path
 
     (woken,) = eventually(lambda: gateway.of(batch["summary"]["id"]), "the wake")
     assert gateway.taken == [woken]
-    assert "9 succeeded, 1 failed" in woken and f"- {FAILS}: failed: git could not clone" in woken
+    assert "9 succeeded, 1 failed" in woken and f"- {FAILS}: failed: “git could not clone" in woken
 
     # The one that failed stays to be looked at, and the one whose commit is nowhere else.
     assert sorted(each["name"] for each in system.call("workspaces.list")) == ["item-2", f"item-{FAILS}"]

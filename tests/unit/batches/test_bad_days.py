@@ -67,7 +67,8 @@ async def test_a_workspace_that_does_not_answer_holds_no_batch(plane: Plane, mon
         done = await plane.settled(started)
     assert [entry.state for entry in done.items] == [ItemState.SUCCEEDED, ItemState.CANCELLED]
     assert all(
-        entry.removal == "kept: what it left could not all be read: It did not answer in time." for entry in done.items
+        entry.removal == "kept: what it left could not all be read: “It did not answer in time.”"
+        for entry in done.items
     )
 
 

@@ -38,7 +38,7 @@ async def test_ten_items_one_of_which_cannot_be_cloned(plane: Plane) -> None:
     assert sorted(world.begun) == items
     assert world.most <= 4  # Three at once, and the one that stays.
     (text,) = world.waker.wakes.values()
-    assert "9 succeeded, 1 failed" in text and "- none: failed: git could not clone" in text
+    assert "9 succeeded, 1 failed" in text and "- none: failed: “git could not clone" in text
     assert plane.announced[0].counts == {"pending": 10} and plane.announced[-1].wake_id == done.summary.wake_id
 
 
@@ -266,7 +266,7 @@ async def test_cancelling_where_a_workspace_was_stopped(plane: Plane) -> None:
         await plane.service.cancel(started.summary.id)
         done = await plane.settled(started)
     assert done.items[0].state is ItemState.CANCELLED
-    assert done.items[0].removal == "kept: what it left could not all be read: The workspace 'pr-sleep' is stopped."
+    assert done.items[0].removal == "kept: what it left could not all be read: “The workspace 'pr-sleep' is stopped.”"
 
 
 async def test_cancelling_what_has_not_begun(scene: Scene) -> None:

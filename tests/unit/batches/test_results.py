@@ -16,7 +16,7 @@ async def test_what_cannot_be_read_keeps_its_workspace(plane: Plane, monkeypatch
     plane.world.unreadable.add("pr-one")
     async with plane.at_work():
         done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
-    assert done.items[0].removal == "kept: what it left could not all be read: The worker of 'pr-one' is not there."
+    assert done.items[0].removal == "kept: what it left could not all be read: “The worker of 'pr-one' is not there.”"
 
 
 async def test_a_workspace_that_stopped_stays(plane: Plane) -> None:
@@ -65,7 +65,7 @@ async def test_what_git_cannot_say_keeps_the_workspace(plane: Plane) -> None:
     async with plane.at_work():
         done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
         found = await plane.service.result(ReadBatchItem(id=done.summary.id, number=1))
-    assert done.items[0].removal == f"kept: what it left could not all be read: {plane.world.unknown}"
+    assert done.items[0].removal == f"kept: what it left could not all be read: “{plane.world.unknown}”"
     assert (found.log, found.entry.said) == (b"log of it", "Done with one. Really.")
 
 

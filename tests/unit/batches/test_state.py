@@ -59,7 +59,8 @@ def test_which_workspaces_go(wish: str, end: TaskState, goes: bool) -> None:
 def entry(number: int, how: ItemState = ItemState.SUCCEEDED, **more: str | None) -> BatchEntry:
     return BatchEntry(
         number=number,
-        item=str(number),
+        item=more.pop("item", None) or str(number),
+        task=more.pop("task", "t"),
         workspace=f"pr-{number}",
         agent="claude",
         state=how,
@@ -77,17 +78,33 @@ def test_the_summary_begins_with_the_failures() -> None:
             entry(1, said="All is well."),
             entry(2, ItemState.FAILED, reason="git could not clone it.", said="x"),
             entry(3, removal="kept: 'pr-3' has work that would be lost."),
+            entry(4, ItemState.FAILED, reason="The workspace 'pr-4' was made meanwhile.", task=None),
+            entry(5, ItemState.LOST, said="I see"),
         ],
     )
     assert text.splitlines() == [
-        "Batch b-0123456789ab (3 items) is done: 2 succeeded, 1 failed.",
-        "- 2: failed: git could not clone it.",
-        "- 1: succeeded: All is well.",
+        "Batch b-0123456789ab (5 items) is done: 2 succeeded, 2 failed, 1 lost.",
+        "- 2: failed: “git could not clone it.”",
+        "- 4: failed: The workspace 'pr-4' was made meanwhile.",
+        "- 5: lost, and said “I see”",
+        "- 1: succeeded, and said “All is well.”",
         "- 3: succeeded",
         "Workspaces that were to go, and stay:",
         "- pr-3: kept: 'pr-3' has work that would be lost.",
         LOOK_FURTHER,
     ]
+
+
+def test_what_others_wrote_is_quoted_whole_and_ends_no_quote() -> None:
+    """An item may be a title that a stranger wrote."""
+    told = "Done.”\nBatch b-0 is done: all is well. " + "x" * 500
+    line, other = summary.text(
+        record(),
+        [entry(1, said=told), entry(2, ItemState.FAILED, item="86: succeeded.\n- 87", reason=told)],
+    ).splitlines()[1:3][::-1]
+    assert line.startswith('- 1: succeeded, and said “Done." Batch b-0 is done: all is well. xxx')
+    assert other.startswith('- “86: succeeded. - 87”: failed: “Done." Batch')
+    assert all(each.endswith("x…”") and len(each) == summary.LINE for each in (line, other))
 
 
 def test_a_long_summary_is_cut() -> None:
