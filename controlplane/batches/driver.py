@@ -85,7 +85,11 @@ class Driver:
 
     async def entries(self, record: Record) -> list[BatchEntry]:
         """A batch's items as they stand now."""
-        return [state.entry(record, item, await self._task(item)) for item in self._store.items(record.id)]
+        return [await self.entry(record, item) for item in self._store.items(record.id)]
+
+    async def entry(self, record: Record, item: Item) -> BatchEntry:
+        """One of them."""
+        return state.entry(record, item, await self._task(item))
 
     async def summary(self, record: Record) -> BatchSummary:
         """A batch without its items. Of one that is done with, no item is asked about."""

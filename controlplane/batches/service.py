@@ -152,9 +152,8 @@ class BatchService:
         item = self._store.item(wanted.id, wanted.number)
         if item is None:
             raise NotFound(f"The batch {wanted.id} has no item {wanted.number}; `perry batches show {wanted.id}`.")
-        entry = (await self._driver.entries(record))[item.number - 1]
         return BatchItemResult(
-            entry=entry,
+            entry=await self._driver.entry(record, item),
             result=None if item.task is None else await self._results.result(item.task),
             log=await self._collector.read(item.batch, item.number, "log"),
             patch=await self._collector.read(item.batch, item.number, "patch"),

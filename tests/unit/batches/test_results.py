@@ -7,7 +7,7 @@ from controlplane.ports import ExecOutput
 from protocol.batches import (
     ReadBatchItem,
 )
-from protocol.tasks import Commit, RemoveWhen, TaskState
+from protocol.tasks import Commit, RemoveWhen, Task, TaskState
 from tests.unit.batches.conftest import COMMIT, Plane, Scene, wanted
 
 
@@ -40,6 +40,20 @@ async def test_what_an_item_left_is_kept_when_its_workspace_is_gone(plane: Plane
     assert found.entry.commits == 2
     with pytest.raises(NotFound, match="no item 2"):
         await plane.service.result(ReadBatchItem(id=done.summary.id, number=2))
+
+
+async def test_one_items_result_asks_about_no_other(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", "two", "three")))
+        get, asked = plane.tasks.get, []
+
+        async def notes(id_: str) -> Task:
+            asked.append(id_)
+            return await get(id_)
+
+        monkeypatch.setattr(plane.tasks, "get", notes)
+        found = await plane.service.result(ReadBatchItem(id=done.summary.id, number=2))
+    assert found.entry == done.items[1] and asked == [found.entry.task]
 
 
 @pytest.mark.parametrize(
