@@ -54,7 +54,7 @@ class Aftermath:
             return f"kept: what it left could not all be read: {quoted(item.kept.missing, WHY_SHOWN)}"
         others = (await self._tasks.list(ListTasks(workspace=item.workspace, limit=500))).items
         if count := sum(not state.is_over(each) for each in others):
-            return f"kept: {count} other tasks are not done"
+            return f"kept: {count} other task{'s are' if count > 1 else ' is'} not done"
         try:
             await self._workspaces.delete(DeleteWorkspace(name=item.workspace))
         except NotFound:

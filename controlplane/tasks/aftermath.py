@@ -88,7 +88,7 @@ class Aftermath:
         name = record.workspace
         others = [each for each in self._store.unsettled() if each.workspace == name and not each.over]
         if others:
-            return f"kept: {len(others)} other tasks are not done"
+            return f"kept: {len(others)} other task{'s are' if len(others) > 1 else ' is'} not done"
         try:
             await self._workspaces.delete(DeleteWorkspace(name=name))
         except NotFound:

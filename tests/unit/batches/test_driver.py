@@ -230,7 +230,7 @@ async def test_other_tasks_keep_a_workspace(plane: Plane) -> None:
         await until(lambda: len(plane.world.tasks["pr-sleep"]) == 2, "the other task has begun")
         plane.world.tell("pr-sleep", mine, TaskState.SUCCEEDED)
         done = await plane.settled(started)
-    assert done.items[0].removal == "kept: 1 other tasks are not done"
+    assert done.items[0].removal == "kept: 1 other task is not done"
 
 
 async def test_a_workspace_that_is_deleted_meanwhile_is_lost_and_the_others_go_on(plane: Plane) -> None:

@@ -269,7 +269,7 @@ async def test_other_tasks_keep_the_workspace(scene: Scene) -> None:
         second = await scene.dispatch()
         await scene.until(second.id, TaskState.RUNNING)
         worker.tell(first.id, TaskState.SUCCEEDED)
-        assert (await scene.settled(first.id)).removal == "kept: 1 other tasks are not done"
+        assert (await scene.settled(first.id)).removal == "kept: 1 other task is not done"
 
 
 async def test_cancelling(scene: Scene) -> None:
