@@ -111,7 +111,11 @@ class Puller:
                 continue
             again = await self._pull(key, known, seen)
             self._turns.done(key)
-            if noting.known.get(key) is known and (latest := noting.latest.get(key)) is not None:
+            if (latest := noting.latest.get(key)) is None:
+                continue
+            if noting.known.get(key) is not known:
+                self._queue(key, latest)  # It has gone and come back meanwhile; what was told then was not queued.
+            else:
                 known.due = time.monotonic() + max(known.pause, 0.0 if again else PACE)
                 if again or latest.mark != known.mark:
                     self._put(key, known, first=again)

@@ -1,9 +1,11 @@
 """What a worker tells becomes what is listed, read and searched; in any order of bad luck."""
 
+import anyio
 import pytest
 
 from controlplane.errors import NotFound
-from protocol.sessions import MessageRole, SessionRef, SessionStatus
+from protocol.sessions import MessageRole, SessionRef, SessionStatus, Text
+from protocol.worker import ReadSession, Request, Result
 from tests.fakes.worker import message
 from tests.unit.sessions.conftest import Index, until
 
@@ -74,3 +76,32 @@ async def test_a_message_that_grows_is_one(index: Index) -> None:
         assert await index.found("grown0 grown15") == [("one", 0)]
         [info] = await index.all()
         assert info.message_count == 1
+
+
+async def test_one_that_goes_and_comes_back_while_it_is_read(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = index.worker()
+    worker.write("one", message(0, "first"))
+    async with index.followed():
+        await index.settled()
+        puller = index.follower.puller("alpha")
+        assert puller is not None and puller._link is not None
+        link, noting = puller._link, puller._noting
+        ask, asked, go_on = link.ask, anyio.Event(), anyio.Event()
+
+        async def slowly(request: Request) -> Result:
+            answer = await ask(request)
+            if isinstance(request, ReadSession) and not asked.is_set():
+                asked.set()
+                await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(link, "ask", slowly)
+        worker.write("one", message(1, "second"))
+        await asked.wait()
+        worker.remove("one")
+        await until(lambda: not noting.known, "it is gone")
+        worker.write("one", message(0, "anew"))
+        await until(lambda: noting.known, "it is back")
+        go_on.set()
+        await index.settled()
+        assert [each.blocks for each in await index.messages("one")] == [[Text(text="anew")]]
