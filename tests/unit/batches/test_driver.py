@@ -3,11 +3,9 @@
 from collections.abc import Callable
 
 import anyio
-import msgspec
 import pytest
 
-from controlplane.batches import state
-from controlplane.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
+from controlplane.errors import Conflict, InvalidInput, NotFound
 from protocol.batches import (
     BatchState,
     ItemState,
@@ -15,10 +13,8 @@ from protocol.batches import (
     ReadBatchItem,
     WaitForBatch,
 )
-from protocol.tasks import DispatchTask, RemoveWhen, TaskState, WakeWhen
-from protocol.workspaces import DeleteWorkspace, Workspace
+from protocol.tasks import RemoveWhen, TaskState, WakeWhen
 from tests.unit.batches.conftest import Killed, Plane, Scene, wanted
-from tests.unit.cron.conftest import until
 
 
 async def test_ten_items_one_of_which_cannot_be_cloned(plane: Plane) -> None:
@@ -139,108 +135,6 @@ async def test_a_wake_that_is_not_taken_is_tried_again(plane: Plane, monkeypatch
     async with plane.at_work():
         done = await plane.settled(await plane.service.start(wanted("one")))
     assert list(plane.world.waker.wakes) == [done.summary.wake_id]
-
-
-async def test_a_workspace_stays_until_its_task_is_done_with(plane: Plane) -> None:
-    plane.world.waker.fails = 1 << 30
-    async with plane.at_work():
-        started = await plane.service.start(wanted("one", wake_each=True, remove_when=RemoveWhen.DONE))
-        await plane.eventually(lambda: plane.world.begun == ["one"])
-        await anyio.sleep(0.05)
-        (entry,) = await plane.entries(started)
-        assert (entry.state, entry.done) == (ItemState.SUCCEEDED, False) and "pr-one" in plane.world.there
-        plane.world.waker.fails = 0
-        plane.dispatcher.nudge()
-        assert (await plane.settled(started)).items[0].removal == "deleted"
-
-
-async def test_work_that_is_nowhere_else_stays(plane: Plane) -> None:
-    plane.world.unsaved.add("pr-one")
-    async with plane.at_work():
-        done = await plane.settled(await plane.service.start(wanted("one", "two", remove_when=RemoveWhen.DONE)))
-    assert [entry.removal for entry in done.items] == ["kept: 'pr-one' has work that would be lost.", "deleted"]
-    assert list(plane.world.there) == ["pr-one"]
-    (text,) = plane.world.waker.wakes.values()
-    assert "Workspaces that were to go, and stay:\n- pr-one: kept: 'pr-one' has work" in text
-
-
-async def test_what_was_there_before_is_used_only_when_asked_for_and_never_removed(plane: Plane) -> None:
-    plane.world.has("pr-one")
-    with pytest.raises(Conflict, match=r"'pr-one' is there already.*--reuse"):
-        await plane.service.start(wanted("one", "two"))
-    assert [each.exists for each in (await plane.service.plan(wanted("one", "two"))).items] == [True, False]
-    async with plane.at_work():
-        batch = wanted("one", "two", reuse=True, remove_when=RemoveWhen.DONE)
-        done = await plane.settled(await plane.service.start(batch))
-    assert [entry.removal for entry in done.items] == ["kept: it was there before the batch", "deleted"]
-    assert list(plane.world.there) == ["pr-one"]
-
-
-@pytest.mark.parametrize("reuse", [False, True])
-async def test_what_a_person_made_meanwhile_is_theirs(plane: Plane, reuse: bool) -> None:
-    async with plane.at_work():
-        batch = wanted("sleep", "two", parallel=1, reuse=reuse, remove_when=RemoveWhen.DONE)
-        started = await plane.service.start(batch)
-        await plane.eventually(lambda: plane.world.begun == ["sleep"])
-        plane.world.has("pr-two")
-        plane.world.ends("pr-sleep")
-        done = await plane.settled(started)
-    assert list(plane.world.there) == ["pr-two"] and plane.world.deleted == ["pr-sleep"]
-    two = done.items[1]
-    if reuse:
-        assert (two.state, two.removal) == (ItemState.SUCCEEDED, "kept: it was there before the batch")
-    else:
-        assert (two.state, two.task, two.removal) == (ItemState.FAILED, None, None)
-        assert two.reason is not None and "'pr-two'" in two.reason and "--reuse" in two.reason
-
-
-async def test_what_its_own_task_made_is_not_taken_for_a_persons(plane: Plane) -> None:
-    """As where a control plane ended after an item was dispatched, and before that was noted."""
-    started = await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE))
-    (item,) = plane.store.items(started.summary.id)
-    task = await plane.tasks.dispatch(msgspec.structs.replace(item.wanted, key=state.key_of(item)))
-    plane.world.has("pr-one")
-    async with plane.at_work():
-        (entry,) = (await plane.settled(started)).items
-    assert (entry.task, entry.state, entry.removal) == (task.id, ItemState.SUCCEEDED, "deleted")
-
-
-async def test_where_docker_does_not_answer_the_item_waits(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can say then whose the workspace is."""
-    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
-    get, failures = plane.world.get, [EngineUnavailable("Docker does not answer.")]
-
-    async def fails(name: str) -> Workspace:
-        if failures:
-            raise failures.pop()
-        return await get(name)
-
-    monkeypatch.setattr(plane.world, "get", fails)
-    async with plane.at_work():
-        done = await plane.settled(await plane.service.start(wanted("one")))
-    assert done.summary.counts == {"succeeded": 1} and not failures
-
-
-async def test_other_tasks_keep_a_workspace(plane: Plane) -> None:
-    async with plane.at_work():
-        started = await plane.service.start(wanted("sleep", remove_when=RemoveWhen.DONE))
-        await plane.eventually(lambda: plane.world.begun == ["sleep"])
-        mine = next(iter(plane.world.tasks["pr-sleep"]))
-        await plane.tasks.dispatch(DispatchTask(workspace="pr-sleep", task="sleep on"))
-        await until(lambda: len(plane.world.tasks["pr-sleep"]) == 2, "the other task has begun")
-        plane.world.tell("pr-sleep", mine, TaskState.SUCCEEDED)
-        done = await plane.settled(started)
-    assert done.items[0].removal == "kept: 1 other task is not done"
-
-
-async def test_a_workspace_that_is_deleted_meanwhile_is_lost_and_the_others_go_on(plane: Plane) -> None:
-    async with plane.at_work():
-        started = await plane.service.start(wanted("sleep", "two", remove_when=RemoveWhen.DONE))
-        await plane.eventually(lambda: "sleep" in plane.world.begun)
-        await plane.world.delete(DeleteWorkspace(name="pr-sleep", force=True))
-        done = await plane.settled(started)
-    assert [entry.state for entry in done.items] == [ItemState.LOST, ItemState.SUCCEEDED]
-    assert done.items[0].removal == "deleted"
 
 
 async def test_cancelling(plane: Plane) -> None:
