@@ -213,6 +213,10 @@ class System:
             docker("rmi", image, check=False)
 
 
+NEVER_BEGAN = "unable to start container process: waiting for init preliminary setup"
+"""What runc says where it lost the process that was to become the command; now and then, in a container in a container."""
+
+
 class Device:
     """A container with the stock tailscale client, in a namespace of its own."""
 
@@ -255,10 +259,13 @@ class Device:
     def run(self, *command: str, check: bool = True, stdin: bytes | None = None) -> tuple[int, str]:
         """Exit code and all output of a command in the device."""
         flags = ["-i"] if stdin is not None else []
-        done = subprocess.run(
-            ["docker", "exec", *flags, self.container, *command], capture_output=True, input=stdin, timeout=90
-        )
-        output = (done.stdout + done.stderr).decode(errors="replace")
+        for _ in range(3):
+            done = subprocess.run(
+                ["docker", "exec", *flags, self.container, *command], capture_output=True, input=stdin, timeout=90
+            )
+            output = (done.stdout + done.stderr).decode(errors="replace")
+            if not (done.returncode == 126 and NEVER_BEGAN in output):
+                break
         assert not check or done.returncode == 0, f"{shlex.join(command)}: {done.returncode} {output}"
         return done.returncode, output
 
