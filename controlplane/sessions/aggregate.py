@@ -40,6 +40,8 @@ _LINE: Final = 1_024
 _ID: Final = 256
 _RESUME: Final = 4_096
 _COUNT: Final = 1 << 53
+_SECRET: Final = 4_096
+"""Characters of the longest secret that may reach across a bound."""
 
 EARLIEST: Final = 946_684_800_000
 """The year 2000: a time before it is a clock that was not set."""
@@ -149,8 +151,8 @@ def title_of(
     told: SessionFacts, messages: Sequence[Message], before: str, named: bool, mask: Callable[[str], str]
 ) -> str:
     """The agent's title; else what a person said first; else empty. ``messages`` are masked."""
-    if (title := line(told.title, TITLE)) is not None:
-        return mask(title)[:TITLE]
+    if (title := line(told.title)) is not None:
+        return mask(title)[:TITLE].strip()
     if before or named:
         return before
     for message in messages:
@@ -206,23 +208,34 @@ def info(row: Row, *, live: bool) -> SessionInfo:
 
 def _block(block: Block, mask: Callable[[str], str]) -> Block:
     if isinstance(block, Text):
-        return Text(text=mask(block.text[:BLOCK_LIMIT]), omitted=_omitted(block.omitted, block.text))
+        return Text(text=_text(block.text, mask), omitted=_omitted(block.omitted, block.text))
     if isinstance(block, Thinking):
-        return Thinking(text=mask(block.text[:BLOCK_LIMIT]), omitted=_omitted(block.omitted, block.text))
+        return Thinking(text=_text(block.text, mask), omitted=_omitted(block.omitted, block.text))
     call_id = line(block.call_id, _ID) or ""
     if isinstance(block, ToolCall):
         return ToolCall(
             call_id=call_id,
             name=line(block.name, _ID) or "",
-            input=mask(block.input[:BLOCK_LIMIT]),
+            input=_text(block.input, mask),
             omitted=_omitted(block.omitted, block.input),
         )
     return ToolResult(
         call_id=call_id,
-        output=mask(block.output[:BLOCK_LIMIT]),
+        output=_text(block.output, mask),
         failed=block.failed,
         omitted=_omitted(block.omitted, block.output),
     )
+
+
+def _text(text: str, mask: Callable[[str], str]) -> str:
+    """Within bounds and without secrets: of one that reaches across the bound nothing is left either."""
+    if len(text) <= BLOCK_LIMIT:
+        return mask(text)
+    masked = mask(text[: BLOCK_LIMIT + _SECRET])
+    if len(text) > BLOCK_LIMIT + _SECRET:
+        # The last may have been cut in two, and what was masked before it may have brought it within the bound.
+        masked = masked[:-_SECRET]
+    return masked[:BLOCK_LIMIT]
 
 
 def _omitted(told: int, text: str) -> int:

@@ -1,8 +1,13 @@
 """Which secrets are taken out of what is indexed, and what is left alone."""
 
+from collections.abc import Callable
+
 import pytest
 
+from controlplane.sessions.aggregate import message_of, title_of
 from controlplane.sessions.masking import MASKED, Mask
+from protocol.sessions import Block, Message, MessageRole, Text, ToolResult
+from protocol.worker import BLOCK_LIMIT, SessionFacts
 
 A = "A1b2C3d4E5f6G7h8I9j0" * 4
 SECRETS = [
@@ -12,6 +17,8 @@ SECRETS = [
     ("ghs_", f"ghs_{A[:36]}"),
     ("github_pat_", f"github_pat_{A}"),
     ("glpat-", f"glpat-{A[:20]}"),
+    ("glagent-", f"glagent-{A[:50]}"),
+    ("secretAccessKey=", f"secretAccessKey={A[:40]}"),
     ("xoxb-", f"xoxb-123456789012-{A[:24]}"),
     ("AKIA", "AKIAIOSFODNN7EXAMPLE"),
     ("AIza", f"AIza{A[:35]}"),
@@ -83,6 +90,40 @@ def test_what_is_known_may_look_like_a_token_or_begin_like_another() -> None:
     assert mask("sk-known-to-perry-and-longer-0") == MASKED
     assert Mask(["not-\udcff-utf-8-1", "hunter2hunter2"])("hunter2hunter2") == MASKED
     assert mask("eyJ eyJ1-is-known") == f"eyJ {MASKED}"
+
+
+@pytest.mark.parametrize("after", ["", " and so on", " and so on" * 1_000])
+@pytest.mark.parametrize("kind", [lambda text: Text(text=text), lambda text: ToolResult(call_id="c", output=text)])
+def test_a_secret_across_the_limit_leaves_nothing(kind: Callable[[str], Block], after: str) -> None:
+    for before in range(1, 44):
+        text = "x " * (BLOCK_LIMIT // 2 - before) + f"ghp_{A[:36]}" + after
+        found = kept(kind(text))
+        assert len(found) <= BLOCK_LIMIT and A[:2] not in found
+
+
+def test_what_was_masked_brings_in_no_half_of_another_secret() -> None:
+    """Where the text is cut to be masked, a secret has no end; masked, it is shorter than the limit."""
+    key = "-----BEGIN PRIVATE KEY-----" + "x" * 100_000 + "-----END PRIVATE KEY-----"
+    for at in range(1, 40):
+        secret = f" ghp_{A[:36]} "
+        text = key.ljust(BLOCK_LIMIT + 4096 - at, ".") + secret + "and so on"
+        assert A[:2] not in kept(Text(text=text))
+
+
+def test_a_title_is_masked_before_it_is_cut() -> None:
+    for before in range(150, 200):
+        title = "t" * before + f" ghp_{A[:36]}"
+        assert A[:2] not in title_of(SessionFacts(title=title), [], "", False, Mask())
+
+
+def kept(block: Block) -> str:
+    """The text of a block as it is kept."""
+    told = Message(ordinal=0, id="m", role=MessageRole.TOOL, blocks=[block])
+    message = message_of(told, Mask(), now=0)
+    assert message is not None
+    [found] = message.blocks
+    assert isinstance(found, Text | ToolResult)
+    return found.text if isinstance(found, Text) else found.output
 
 
 def test_no_text_takes_long() -> None:
