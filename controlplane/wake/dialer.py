@@ -23,8 +23,9 @@ class Resolver:
 class Dialer(httpcore.AsyncNetworkBackend):
     """Connects to a target's host and port. The address that was looked at is the one that is connected to.
 
-    What is the tailnet's is reached by Perry's node there. Where that knows nobody of the name or address, a machine that
-    is on a tailnet by itself tries its own way too: that tailnet may be another one. ``way`` is how the latest connection goes.
+    What is the tailnet's is reached by Perry's node there. Where that knows nobody of the name or address, a machine
+    that is on a tailnet by itself tries its own way too: that tailnet may be another one. ``way`` is how the latest
+    connection goes.
     """
 
     def __init__(

@@ -214,7 +214,7 @@ class System:
 
 
 NEVER_BEGAN = "unable to start container process: waiting for init preliminary setup"
-"""What runc says where it lost the process that was to become the command; now and then, in a container in a container."""
+"""What runc says where it lost the process that was to become the command: now and then, in nested containers."""
 
 
 class Device:
