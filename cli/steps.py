@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import IO, Final, Protocol
 
 from cli.output import clean, cut, is_terminal, styled
+from cli.redrawing import Redrawn
 from protocol.workspaces import Startup, Step, StepStatus
 
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -13,7 +14,6 @@ FRAME_SECONDS: Final = 0.1
 SLOW_SECONDS: Final = 3.0
 """A step that takes longer than this is mentioned in a pipe before it has ended."""
 
-HIDE_CURSOR, SHOW_CURSOR = "\033[?25l", "\033[?25h"
 MARKS: Final = {
     StepStatus.PENDING: ("·", "dim"),
     StepStatus.DONE: ("✓", "green"),
@@ -96,9 +96,8 @@ class Live:
         self._startup: Startup | None = None
         self._began: dict[str, float] = {}
         self._said: str | None = None
-        self._height = 0
+        self._redrawn = Redrawn(stream)
         self._drawn_at = 0.0
-        stream.write(HIDE_CURSOR)
 
     def update(self, startup: Startup) -> None:
         self._startup = startup
@@ -117,8 +116,7 @@ class Live:
     def close(self) -> None:
         self._said = None
         self._draw()
-        self._stream.write(SHOW_CURSOR)
-        self._stream.flush()
+        self._redrawn.close()
 
     def _draw(self) -> None:
         self._drawn_at = self._clock()
@@ -128,10 +126,7 @@ class Live:
             lines.append(styled(cut(f"  {self._said}", columns), "yellow", self._stream))
         # What has scrolled away cannot be redrawn: on a low terminal only the last lines are shown.
         lines = lines[-max(rows - 1, 1) :]
-        up = f"\033[{self._height}A" if self._height else ""
-        self._stream.write(up + "".join(f"\r\033[K{line}\n" for line in lines) + "\033[J")
-        self._stream.flush()
-        self._height = len(lines)
+        self._redrawn.draw(lines)
 
     def _line(self, step: Step, columns: int) -> str:
         if step.status is StepStatus.RUNNING:

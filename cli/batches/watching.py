@@ -10,7 +10,7 @@ from cli import output
 from cli.client import Client
 from cli.errors import Interrupted, NotReachable
 from cli.reconnecting import PATIENCE
-from cli.steps import HIDE_CURSOR, SHOW_CURSOR
+from cli.redrawing import Redrawn
 from protocol.batches import Batch, BatchEntry, BatchRef, ItemState, WaitForBatch, WatchedBatch
 
 POLL_SECONDS: Final = 20.0
@@ -136,9 +136,8 @@ class Live:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._height = 0
+        self._redrawn = Redrawn(stream)
         self._batch: Batch | None = None
-        stream.write(HIDE_CURSOR)
 
     def update(self, batch: Batch) -> None:
         self._batch = batch
@@ -148,19 +147,14 @@ class Live:
         self._draw(text)
 
     def close(self) -> None:
-        up = f"\033[{self._height}A\r\033[J" if self._height else ""
-        self._stream.write(up + SHOW_CURSOR)
-        self._stream.flush()
+        self._redrawn.close(clear=True)
 
     def _draw(self, said: str) -> None:
         columns, rows = shutil.get_terminal_size()
         lines = self._lines(columns, rows - 2)
         if said:
             lines.append(output.styled(output.cut(said, columns), "yellow", self._stream))
-        up = f"\033[{self._height}A" if self._height else ""
-        self._stream.write(up + "".join(f"\r\033[K{line}\n" for line in lines) + "\033[J")
-        self._stream.flush()
-        self._height = len(lines)
+        self._redrawn.draw(lines)
 
     def _lines(self, columns: int, rows: int) -> list[str]:
         if self._batch is None:

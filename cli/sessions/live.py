@@ -9,10 +9,11 @@ from typing import IO, Final, Protocol
 import msgspec
 
 from cli import output
+from cli.redrawing import Redrawn
 from cli.sessions import shown, transcript
 from cli.sessions.feed import Key, key_of
 from cli.sessions.finding import ref, short
-from cli.steps import HIDE_CURSOR, SHOW_CURSOR, SPINNER
+from cli.steps import SPINNER
 from protocol.sessions import (
     Message,
     MessageRole,
@@ -190,10 +191,9 @@ class Live:
         self.wanted: dict[Key, SessionRef] = {}
         self._began = False
         self._said: str | None = None
-        self._height = 0
+        self._redrawn = Redrawn(stream)
         self._drawn_at = 0.0
         self._moved = True
-        stream.write(HIDE_CURSOR)
 
     def update(self, frame: SessionsFrame) -> None:
         self._moved = True
@@ -230,8 +230,7 @@ class Live:
     def close(self) -> None:
         self._said = None
         self._draw()
-        self._stream.write(SHOW_CURSOR)
-        self._stream.flush()
+        self._redrawn.close()
 
     def _draw(self) -> None:
         self._drawn_at, self._moved = self._clock(), False
@@ -239,10 +238,7 @@ class Live:
         lines = self._lines(columns, max(rows - 2, 3))
         if self._said:
             lines.append(output.styled(output.cut(self._said, columns), "yellow", self._stream))
-        up = f"\033[{self._height}A" if self._height else ""
-        self._stream.write(up + "".join(f"\r\033[K{line}\n" for line in lines) + "\033[J")
-        self._stream.flush()
-        self._height = len(lines)
+        self._redrawn.draw(lines)
 
     def _lines(self, columns: int, most: int) -> list[str]:
         """So many lines at most: the latest sessions, each with its words where it has any."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.batches import watching
-from cli.steps import HIDE_CURSOR, SHOW_CURSOR
+from cli.redrawing import HIDE_CURSOR, SHOW_CURSOR
 from protocol.batches import (
     Batch,
     Batches,

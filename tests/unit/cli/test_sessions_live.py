@@ -12,12 +12,12 @@ import pytest
 
 from cli import output
 from cli.client import Client
+from cli.redrawing import HIDE_CURSOR, SHOW_CURSOR
 from cli.sessions import live
 from cli.sessions.feed import Feed, key_of
 from cli.sessions.finding import ref
 from cli.sessions.following import SETTLED_SECONDS, Settling, follow
 from cli.sessions.printing import Show
-from cli.steps import HIDE_CURSOR, SHOW_CURSOR
 from protocol.sessions import (
     Message,
     MessageRole,

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from cli.steps import HIDE_CURSOR, SHOW_CURSOR, Live, Plain
+from cli.redrawing import HIDE_CURSOR, SHOW_CURSOR
+from cli.steps import Live, Plain
 from controlplane.workspaces import state
 from controlplane.workspaces.state import StepId
 from protocol.workspaces import StepStatus
