@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.words import clean
 from protocol.wake import WakeWay
 
 FIRST_PAUSE: Final = 1.0
@@ -154,5 +155,5 @@ def _words(body: bytes) -> str:
             text = error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = clean(text)
     return shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + "…"
