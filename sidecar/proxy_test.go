@@ -154,7 +154,12 @@ func proxied(t *testing.T, c *controlPlane) string {
 // exchange sends bytes as they are, and reads one answer.
 func exchange(t *testing.T, address, request string) *http.Response {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	return exchangeAt(t, "tcp", address, request)
+}
+
+func exchangeAt(t *testing.T, network, address, request string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -228,28 +228,10 @@ func TestWayOutIsATunnelToWhatIsListedNow(t *testing.T) {
 	if response, _, _ = d.ask("closed:18789"); response.StatusCode != http.StatusForbidden {
 		t.Errorf("with half a list: %d", response.StatusCode)
 	}
-	answer := exchangeAt(t, d.socket, "GET http://closed:18789/ HTTP/1.1\r\nHost: closed\r\n\r\n")
+	answer := exchangeAt(t, "unix", d.socket, "GET http://closed:18789/ HTTP/1.1\r\nHost: closed\r\n\r\n")
 	if answer.StatusCode != http.StatusMethodNotAllowed {
 		t.Error(answer.StatusCode)
 	}
-}
-
-func exchangeAt(t *testing.T, socket, request string) *http.Response {
-	t.Helper()
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(conn, request); err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response
 }
 
 func TestWayOutEndsWithWhatGoesThroughIt(t *testing.T) {
