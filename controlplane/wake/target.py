@@ -17,9 +17,8 @@ AGENT: Final = "agent"
 
 WAKE: Final = "wake"
 
-FORBIDDEN: Final = 403
 UNKNOWN: Final = 404
-"""What Perry's node says of places that it may not connect to, and of devices that there are not."""
+"""What Perry's node says of devices that there are not."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
