@@ -3,15 +3,17 @@
 import fcntl
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from bootstrap import typescript
 
 
-def installed(source: Path, name: str, *options: str) -> Path:
+def installed(source: Path, name: str, *options: str, finish: Callable[[Path], object] = lambda _modules: None) -> Path:
     """The ``node_modules`` that the lock file in ``source`` names, brought where they are missing.
 
-    ``name`` is what they are called in sentences; ``options`` are npm's.
+    ``name`` is what they are called in sentences; ``options`` are npm's. ``finish`` does what a package has to have
+    done once after it came, since npm runs nothing of it.
     """
     names = sorted(str(file.relative_to(source)) for file in source.rglob("*") if file.is_file())
     wanted = b"".join((source / each).read_bytes() for each in names)
@@ -23,5 +25,6 @@ def installed(source: Path, name: str, *options: str) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(source, folder)
             typescript.npm_ci(folder, f"{name} for the tests", *options)
+            finish(folder / "node_modules")
             (folder / "complete").touch()
     return folder / "node_modules"

@@ -160,9 +160,7 @@ def environment(kind: Kind, folder: Path) -> dict[str, str]:
 
 
 def _node(kind: Kind) -> Path:
-    node = installed(kind) / kind.node if kind.node else typescript.node()
-    node.chmod(0o755)
-    return node
+    return installed(kind) / kind.node if kind.node else typescript.node()
 
 
 def settings(model_url: str, folder: Path, *, port: int, token: str, bind: str = "loopback") -> dict[str, Any]:
@@ -212,8 +210,17 @@ def running(kind: Kind, folder: Path) -> Iterator[RealGateway]:
 
 
 def installed(kind: Kind) -> Path:
-    """Its ``node_modules``, brought where they are missing."""
-    return npm_packages.installed(HERE / kind.name, kind.name)
+    """Its ``node_modules``, brought where they are missing; nothing has to write there again."""
+
+    def finish(modules: Path) -> None:
+        if not kind.node:
+            return
+        node = modules / kind.node
+        node.chmod(0o755)
+        # What its scripts would have done after npm brought it, openclaw does when it runs first.
+        subprocess.run([node, modules / kind.program, "--version"], check=True, stdout=subprocess.DEVNULL)
+
+    return npm_packages.installed(HERE / kind.name, kind.name, finish=finish)
 
 
 def _free_port() -> int:
