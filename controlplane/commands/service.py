@@ -21,6 +21,8 @@ _LOOK_SECONDS = 0.2
 _ENDED_FROM_OUTSIDE = (129, 137, 143)
 """As a workspace ends what runs in it: SIGHUP, SIGKILL, SIGTERM."""
 _CTRL_D = b"\x04"
+_HELD_LIMIT = 1 << 20
+"""Bytes of stderr that are kept while the first line of stdout is on its way."""
 
 
 class Located(Protocol):
@@ -56,7 +58,7 @@ class Command:
         is_wanted: Callable[[], bool],
         *,
         group: int,
-        rest: bytes,
+        said: list[tuple[str, bytes]],
         tty: bool,
     ) -> None:
         self._engine = engine
@@ -64,15 +66,14 @@ class Command:
         self._container = container
         self._process = process
         self._group = group
-        self._rest = rest
+        self._said = said
         self._tty = tty
         self.ended = False
         """Its exit code is known, or that there is none."""
 
     async def read(self) -> tuple[str, bytes] | None:
-        if self._rest:
-            rest, self._rest = self._rest, b""
-            return "stdout", rest
+        if self._said:
+            return self._said.pop(0)
         return await self._process.read()
 
     async def write(self, data: bytes) -> None:
@@ -160,7 +161,7 @@ class Commands:
         async with self._engine.process(container, arguments, user=USER, env=env, tty=tty) as process:
             try:
                 with anyio.fail_after(START_SECONDS):
-                    group, rest = await _begun(process, wanted)
+                    group, said = await _begun(process, wanted)
             except TimeoutError as exc:
                 raise TookTooLong(f"The command did not start within {START_SECONDS:g} s; try again.") from exc
             command = Command(
@@ -169,7 +170,7 @@ class Commands:
                 process,
                 lambda: self._workspaces.is_wanted(name),
                 group=group,
-                rest=rest,
+                said=said,
                 tty=tty,
             )
             try:
@@ -179,21 +180,28 @@ class Commands:
                     await command.hang_up()
 
 
-async def _begun(process: Process, wanted: Run) -> tuple[int, bytes]:
-    """The command's process group, and what it has said by now."""
-    said = b""
-    while b"\n" not in said and len(said) < launcher.FIRST_LINE_LIMIT:
+async def _begun(process: Process, wanted: Run) -> tuple[int, list[tuple[str, bytes]]]:
+    """The command's process group, and what it has said by now.
+
+    The first line is stdout's. What the command says on stderr after it may come before it: Docker brings the two
+    streams with nothing that orders them.
+    """
+    out, errors = b"", b""
+    while b"\n" not in out and len(out) < launcher.FIRST_LINE_LIMIT and len(errors) < _HELD_LIMIT:
         chunk = await process.read()
         if chunk is None:
             break
-        said += chunk[1]
-    line, _, rest = said.partition(b"\n")
+        if chunk[0] == "stderr":
+            errors += chunk[1]
+        else:
+            out += chunk[1]
+    line, _, rest = out.partition(b"\n")
     outcome = launcher.understood(line.strip().decode(errors="replace"), wanted)
     if isinstance(outcome, launcher.Refused):
         if outcome.bad_folder:
             raise InvalidInput(outcome.message)
         raise NothingToRun(outcome.code, outcome.message)
     if outcome is None:
-        words = "".join(c if c.isprintable() else " " for c in said.decode(errors="replace")).strip()
+        words = "".join(c if c.isprintable() else " " for c in (out + errors).decode(errors="replace")).strip()
         raise EngineError(f"The command could not be started in the workspace: {words[:300] or 'it said nothing'}")
-    return outcome, rest
+    return outcome, [(stream, data) for stream, data in (("stdout", rest), ("stderr", errors)) if data]

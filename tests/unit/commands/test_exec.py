@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from controlplane.commands import service
 from protocol.exec import FRAME_LIMIT, WINDOW, Exited, Failed, Started
 from protocol.workspaces import WorkspaceStatus
+from tests.fakes.processes import FakeProcess
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
 from tests.unit.commands.conftest import AUTHORISED, opened, started
@@ -36,6 +37,22 @@ async def test_streams_exit_code_and_close_code(surface: Surface) -> None:
         assert await client.frame() == Exited(code=7)
         assert (client.out, client.err) == ("some \0ü".encode(), b"no\n")
         assert await client.close_code() == 1000
+
+
+async def test_stderr_may_come_before_the_first_line_of_stdout(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, held = FakeProcess.read, list[tuple[str, bytes]]()
+
+    async def stderr_first(process: FakeProcess) -> tuple[str, bytes] | None:
+        while (chunk := await read(process)) is not None and chunk[0] == "stdout":
+            held.append(chunk)
+        return chunk or (held.pop(0) if held else None)
+
+    monkeypatch.setattr(FakeProcess, "read", stderr_first)
+    async with surface.served() as port, started(port, "sh", "-c", "echo no >&2; echo yes; exit 7") as client:
+        assert await client.frame() == Exited(code=7)
+        assert (client.out, client.err) == (b"yes\n", b"no\n")
 
 
 async def test_arguments_are_never_for_a_shell(surface: Surface) -> None:
