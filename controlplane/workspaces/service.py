@@ -181,23 +181,26 @@ class Workspaces:
 
     # --- starting
 
-    async def create(self, wanted: StartWorkspace) -> Workspace:
+    async def create(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
         """A new workspace; Conflict where it exists."""
-        if self._store.get(wanted.name) is not None:
-            raise Conflict(f"A workspace named {wanted.name!r} exists already; `perry start {wanted.name}` starts it.")
-        return await self.start(wanted)
+        return await self._start(wanted, made_for, new=True)
 
-    async def start(self, wanted: StartWorkspace) -> Workspace:
+    async def start(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
         """Create what is missing and start it. With ``wait``, returns when it runs; StepFailed where a step failed.
 
-        A start of what is starting already joins that start.
+        A start of what is starting already joins that start. ``made_for`` is a task's id, see :meth:`made_for`.
         """
+        return await self._start(wanted, made_for, new=False)
+
+    async def _start(self, wanted: StartWorkspace, made_for: str | None, *, new: bool) -> Workspace:
         name = spec.valid_name(wanted.name)
         _check(wanted)
         async with self._reserving:
             record = self._store.get(name)
             if record is None:
-                job = await self._begin_new(name, wanted)
+                job = await self._begin_new(name, wanted, made_for)
+            elif new:
+                raise Conflict(f"A workspace named {name!r} exists already; `perry start {name}` starts it.")
             else:
                 job = await self._begin_again(record, wanted)
         if wanted.wait:
@@ -211,7 +214,7 @@ class Workspaces:
             raise StepFailed(workspace.error or f"{name!r} could not be started.", data=workspace)
         return workspace
 
-    async def _begin_new(self, name: str, wanted: StartWorkspace) -> Job:
+    async def _begin_new(self, name: str, wanted: StartWorkspace, made_for: str | None) -> Job:
         # Docker takes a moment to say it, and its machine does not change under it.
         info = self._docker = self._docker or await self._engine.info()
         limits = spec.default_limits(
@@ -232,6 +235,7 @@ class Workspaces:
             branch=wanted.branch,
             new_branch=wanted.new_branch,
             origin=wanted.origin,
+            made_for=made_for,
         )
         await self._pods.check_images([request.image])
         return await self._reserve(name, request)
@@ -285,7 +289,7 @@ class Workspaces:
         if source.request.source is not None or not source.host_keys:
             raise NotReady(f"{source.name!r} has never run, so there is nothing to copy; `perry start {source.name}`.")
         await self._pods.check_images([source.request.image])
-        return await self._reserve(new, msgspec.structs.replace(source.request, source=source.name))
+        return await self._reserve(new, msgspec.structs.replace(source.request, source=source.name, made_for=None))
 
     async def _refuse_foreign_name(self, name: str) -> None:
         if name in (await self._pods.claims()):
@@ -548,6 +552,15 @@ class Workspaces:
         """Whether there is such a workspace, and it is meant to run."""
         record = self._store.get(name)
         return record is not None and record.desired is Desired.RUNNING
+
+    def is_stopped(self, name: str) -> bool:
+        """Whether somebody had it stopped, and that is done. A restart of it, or of Docker, does not count."""
+        record = self._store.get(name)
+        return record is not None and record.desired is Desired.STOPPED and not self._jobs.busy(name)
+
+    def made_for(self, name: str) -> str | None:
+        """The id of the task that it was made for; None where a person asked for it. NotFound."""
+        return self._must_exist(name).request.made_for
 
     async def container(self, name: str) -> str:
         """The container of a workspace that runs, for commands in it. NotFound; NotReady where it does not run."""

@@ -46,6 +46,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The repository came once. Were it to come again with each start, a folder that its owner moved would return."""
     source: str | None = None
     """The workspace that this becomes a copy of; None once it is one."""
+    made_for: str | None = None
+    """The task that it was made for; None where a person asked for it."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
