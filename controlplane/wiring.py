@@ -106,7 +106,7 @@ def real(loaded: Loaded) -> Outside:
     """This machine, its Docker, and the tailnet that the settings name."""
     settings = loaded.settings
     engine = DockerEngine()
-    machine = LocalMachine(loaded.folder / "ssh", authorized=settings.ssh.authorized_keys, dns=settings.network.dns)
+    machine = LocalMachine(loaded.folder / "ssh", dns=settings.network.dns)
     machine.ensure_ssh_key()
     tailnet = make_tailnet(settings, loaded.folder, engine, machine)
     return Outside(engine=engine, tailnet=tailnet, machine=machine, workers=WebSocketWorkers(VERSION))
@@ -198,6 +198,7 @@ class Core:
             changed=lambda name: self.workspaces.changed(name),
             checkpoint=checkpoint,
         )
+        announcers = _Everybody(self.bus, self.workers)
         self.workspaces = Workspaces(
             settings=settings,
             engine=outside.engine,
@@ -209,7 +210,7 @@ class Core:
             checkout=checkout,
             starter=starter,
             workers=self.workers,
-            announcer=_Everybody(self.bus, self.workers),
+            announcer=announcers,
             jobs=self.jobs,
             keep_sessions=sessions.keep,
             checkpoint=checkpoint,
@@ -265,6 +266,7 @@ class Core:
             per_workspace=settings.tasks.per_workspace,
             announce=self._task_changed,
         )
+        announcers.add(self.dispatcher)
         self.fallback = Fallback(
             task_store,
             Looker(self.fleet.link, sessions),
@@ -504,7 +506,10 @@ class _Everybody:
     """Tells each of them what becomes of workspaces, in this order."""
 
     def __init__(self, *announcers: Announcer) -> None:
-        self._announcers = announcers
+        self._announcers = [*announcers]
+
+    def add(self, announcer: Announcer) -> None:
+        self._announcers.append(announcer)
 
     def workspace_changed(self, workspace: Workspace) -> None:
         for each in self._announcers:

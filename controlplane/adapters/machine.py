@@ -12,8 +12,6 @@ from pathlib import Path
 
 import anyio
 
-from controlplane.errors import SettingsError
-
 log = logging.getLogger(__name__)
 
 ADDED_CERTIFICATES = Path("/usr/local/share/ca-certificates")
@@ -33,11 +31,10 @@ BANNER_SECONDS = 1.0
 
 
 class LocalMachine:
-    """This machine. ``folder`` holds the control plane's own ssh key; ``authorized`` are keys, or files with keys."""
+    """This machine. ``folder`` holds the control plane's own ssh key."""
 
-    def __init__(self, folder: Path, *, authorized: Sequence[str] = (), dns: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, dns: Sequence[str] = ()) -> None:
         self._folder = folder
-        self._authorized = authorized
         self._dns = tuple(dns)
 
     def port_is_free(self, address: str, port: int) -> bool:
@@ -78,11 +75,8 @@ class LocalMachine:
         return {file.name: file.read_bytes() for file in sorted(ADDED_CERTIFICATES.rglob("*.crt")) if file.is_file()}
 
     def authorized_keys(self) -> Sequence[str]:
-        keys = [line for entry in self._authorized for line in _keys_of(entry)]
         own = self._folder / "id_ed25519.pub"
-        if own.exists():
-            keys.append(own.read_text().strip())
-        return keys
+        return [own.read_text().strip()] if own.exists() else []
 
     def ensure_ssh_key(self) -> None:
         """Make the control plane's own key pair, once. Without ssh-keygen there is none, and `perry ssh` says so."""
@@ -135,17 +129,3 @@ def _name_servers(file: Path) -> tuple[str, ...]:
             if usable:
                 servers.append(address)
     return tuple(servers)
-
-
-def _keys_of(entry: str) -> list[str]:
-    """The keys that an entry of ``ssh.authorizedKeys`` stands for: itself, or those in the file that it names."""
-    if " " in entry.strip() and not entry.startswith(("/", "~")):
-        return [entry.strip()]
-    file = Path(entry).expanduser()
-    try:
-        text = file.read_text()
-    except OSError as exc:
-        raise SettingsError(
-            f"ssh.authorizedKeys names {entry}, which cannot be read ({exc.strerror}); give a public key or its file."
-        ) from exc
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

@@ -27,6 +27,7 @@ READ_ANEW = (
     "agents.",
     "mcpServers.",
     "skills.",
+    "ssh.authorizedKeys.",
     "ssh.global.",
     "ssh.workspaces.",
     "ssh.autoAuthorizeHostKeys.",

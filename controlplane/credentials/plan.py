@@ -40,8 +40,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Something to bring. ``path`` is below home.
 
     ``source`` is a path of the machine, a file or a folder, or the content itself. Of a JSON object only ``keys`` are
-    brought, where there are any. What is not ``required`` may be missing. ``setting`` is what asks for it. Content may
-    be a program (``executable``); files are that where they were.
+    brought, where there are any. What is not ``required`` may be missing. ``setting`` is what asks for it; ``whence`` is
+    where content comes from. Content may be a program (``executable``); files are that where they were.
     """
 
     path: str
@@ -51,6 +51,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = True
     keys: tuple[str, ...] = ()
     executable: bool = False
+    whence: str = "config.json"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +196,11 @@ def _git(settings: Settings, person: Person, github: GithubSettings, signer: Sig
         sections.append(f'[credential "https://{github.host}"]\n{helper}')
         token = f"{github.host}\n{github.token}\n".encode()
         yield Wish(path=f"{OWN}/github", source=token, setting="github.token", merge=Merge.OWN)
-    yield Wish(path=f"{OWN}/gitconfig", source="".join(sections).encode(), setting="git", merge=Merge.OWN)
+    whence = "~/.gitconfig" if user["name"] or user["email"] else "config.json"
+    if settings.git.name or settings.git.email:
+        whence = "config.json"
+    text = "".join(sections).encode()
+    yield Wish(path=f"{OWN}/gitconfig", source=text, setting="git", merge=Merge.OWN, whence=whence)
 
 
 def _quoted(value: str) -> str:
@@ -231,9 +236,9 @@ def _key(source: str, setting: str) -> Iterator[Wish]:
 
 
 def authorized(settings: Settings, workspace: str) -> list[str]:
-    """Keys, and names of files with keys, that may log in, besides those that every workspace has from its start."""
+    """Keys, and names of files with keys, that may log in, besides the control plane's own."""
     here = settings.ssh.workspaces.get(workspace)
-    found = [*settings.ssh.all.authorize, *(here.authorize if here else ())]
+    found = [*settings.ssh.authorized_keys, *settings.ssh.all.authorize, *(here.authorize if here else ())]
     return [*found, *(["~/.ssh/*.pub"] if settings.ssh.auto_authorize_host_keys else [])]
 
 

@@ -130,7 +130,7 @@ class Credentials:
             BroughtItem(
                 path=f"~/{wish.path}",
                 setting=wish.setting,
-                source=wish.source if isinstance(wish.source, str) else "config.json",
+                source=wish.source if isinstance(wish.source, str) else wish.whence,
                 present=wish.path in present or any(path.startswith(f"{wish.path}/") for path in present),
             )
             for wish in planned.wishes
@@ -192,7 +192,7 @@ class Credentials:
         problems: list[str] = []
         keys = sources.authorized_keys(authorized(settings, name), self._home, problems)
         path = f"{OWN}/authorized_keys"
-        wish = Wish(path=path, source=keys, setting="ssh.global.authorize", merge=Merge.OWN)
+        wish = Wish(path=path, source=keys, setting="ssh.authorizedKeys", merge=Merge.OWN)
         return planned.with_more([wish] if keys else [], problems)
 
     def _lookup(self, reference: Reference) -> str:

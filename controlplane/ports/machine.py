@@ -23,7 +23,7 @@ class Machine(Protocol):
         """File name to PEM of what the administrator added to the system's trust."""
 
     def authorized_keys(self) -> Sequence[str]:
-        """Public keys that may log in to every workspace: those of the settings, and the control plane's own."""
+        """Public keys that may log in to every workspace from its start: the control plane's own, where it has one."""
 
     async def ssh_answers(self, address: str, port: int) -> bool:
         """Whether an ssh server sends its banner there."""

@@ -71,6 +71,29 @@ async def test_what_is_brought_is_there_and_asked_again_nothing_changes(person: 
     assert set((await person.credentials.sync("alpha")).removed) == {"~/x", "~/.perry/credentials/environment"}
 
 
+async def test_keys_that_may_log_in_come_and_go_with_a_sync(person: Person) -> None:
+    key, there = "ssh-ed25519 AAAA me", person.there / ".perry/credentials/authorized_keys"
+    (person.home / "me.pub").write_text(f"{key}\n")
+    person.settings('{"ssh": {"authorizedKeys": ["~/me.pub"], "global": {"authorize": ["ssh-ed25519 BBBB you"]}}}')
+    assert person.home / "me.pub" in person.credentials.watched()
+    await person.credentials.sync("alpha")
+    assert there.read_text() == f"{key}\nssh-ed25519 BBBB you\n"
+    person.settings('{"ssh": {"authorizedKeys": ["~/gone.pub"]}}')
+    synced = await person.credentials.sync("alpha")
+    assert "gone.pub" in synced.problems[0] and "does not exist" in synced.problems[0]
+    assert not there.exists() or not there.read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "whence"),
+    [("{}", "~/.gitconfig"), ('{"git": {"name": "A", "email": "a@example.com"}}', "config.json")],
+)
+async def test_it_says_whose_name_commits_have(person: Person, settings: str, whence: str) -> None:
+    (person.home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    person.settings(settings)
+    assert [item.source for item in (await person.credentials.brought()).items if item.setting == "git"] == [whence]
+
+
 async def test_a_start_fails_its_step_with_a_sentence_and_brings_the_rest(person: Person) -> None:
     person.settings('{"credentials": {"files": {"~/x": "~/x", "~/y": "~/y"}}}')
     (person.home / "y").write_text("y")
