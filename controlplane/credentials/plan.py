@@ -40,8 +40,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Something to bring. ``path`` is below home.
 
     ``source`` is a path of the machine, a file or a folder, or the content itself. Of a JSON object only ``keys`` are
-    brought, where there are any. What is not ``required`` may be missing. ``setting`` is what asks for it; ``whence`` is
-    where content comes from. Content may be a program (``executable``); files are that where they were.
+    brought, where there are any. What is not ``required`` may be missing. ``setting`` is what asks for it;
+    ``whence`` is where content comes from. Content may be a program (``executable``); files are that where they were.
     """
 
     path: str
