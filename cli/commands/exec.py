@@ -7,7 +7,7 @@ import click
 
 from cli import output
 from cli.client import Client
-from cli.commands.parameters import as_json, workspace_name
+from cli.commands.parameters import Finite, as_json, workspace_name
 from cli.errors import Misused
 from protocol.workspaces import ExecCommand, ExecResult
 
@@ -28,7 +28,7 @@ TIMED_OUT = 124
 @click.option("--tty", "-t", is_flag=True, help="Give the command this terminal.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=3600, min_open=True),
+    type=Finite(min=0, max=3600, min_open=True),
     metavar="SECONDS",
     help="End it after so long. With --json 600 where not given.",
 )

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, and how they are read."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -60,6 +61,16 @@ class Memory(click.ParamType[int]):
         if count < LEAST_MEMORY:
             self.fail(f"{value!r} is less than a workspace can run in; give 64m at least.", param, ctx)
         return count
+
+
+class Finite(click.FloatRange):
+    """A number in a range. Python also takes ``nan`` and ``inf`` for numbers, which JSON cannot say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 class Duration(click.ParamType[float]):

@@ -10,11 +10,20 @@ import click
 from cli import output
 from cli.client import Client
 from cli.commands import ssh_config
-from cli.commands.parameters import Memory, as_json, workspace_name
+from cli.commands.parameters import Finite, Memory, as_json, workspace_name
 from cli.errors import CliError, Interrupted, Lost, NotReachable
 from cli.steps import FRAME_SECONDS, View, view
 from protocol.events import Snapshot, WorkspaceChanged, WorkspaceDeleted
-from protocol.workspaces import Startup, StartupState, StartWorkspace, TailnetState, Workspace, WorkspaceRef
+from protocol.workspaces import (
+    Startup,
+    StartupState,
+    StartWorkspace,
+    StepStatus,
+    TailnetState,
+    Workspace,
+    WorkspaceRef,
+    WorkspaceStatus,
+)
 
 RETRIES = 5
 
@@ -37,7 +46,7 @@ RETRIES = 5
     default=None,
     help="Docker inside the workspace, which is no security boundary; --no-docker is one.",
 )
-@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), help="CPUs that it may use, such as 1.5.")
+@click.option("--cpus", type=Finite(min=0, min_open=True), help="CPUs that it may use, such as 1.5.")
 @click.option("--memory", type=Memory(), help="Memory that it may use, such as 4g.")
 @click.option("--pids", type=click.IntRange(min=32), help="Processes and threads that it may have.")
 @click.option("--no-wait", is_flag=True, help="Return at once; the start goes on.")
@@ -99,6 +108,8 @@ def start(
         output.data(workspace)
     elif not failed:
         tell(workspace, time.monotonic() - began)
+    elif workspace.status is WorkspaceStatus.RUNNING:
+        _tell_what_is_left(workspace)
     if failed:
         raise CliError(workspace.error or f"{name} could not be started; `perry info {name}` shows which step failed.")
 
@@ -164,6 +175,16 @@ def _ended(workspace: Workspace, attempt: int) -> Workspace | None:
     if startup is None or startup.attempt < attempt or startup.state is StartupState.RUNNING:
         return None
     return workspace
+
+
+def _tell_what_is_left(workspace: Workspace) -> None:
+    """A step failed, and the workspace runs all the same."""
+    steps = workspace.startup.steps if workspace.startup else []
+    failed = [step.id for step in steps if step.status is StepStatus.FAILED]
+    without = ", and with --no-clone it goes without the repository" if "clone" in failed else ""
+    output.note(
+        f"{workspace.name} runs all the same: `perry ssh {workspace.name}`. Start it again to try again{without}."
+    )
 
 
 def tell(workspace: Workspace, seconds: float) -> None:

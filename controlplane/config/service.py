@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -28,6 +28,7 @@ READ_ANEW = (
     "mcpServers.",
     "skills.",
     "ssh.authorizedKeys.",
+    "ssh.knownHosts.",
     "ssh.global.",
     "ssh.workspaces.",
     "ssh.autoAuthorizeHostKeys.",
@@ -62,6 +63,10 @@ class Configuration:
         if key == CREDENTIAL_FILE and value:
             read_secret(self._loaded.folder / Path(value).expanduser())
 
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        if choices and value not in choices:
+            raise InvalidInput(f"{key} cannot be {value!r}; give one of {', '.join(choices)}.")
+
         def changed(text: str) -> str:
             new = edit.with_value(text, path, parsed(value, kind))
             typed = _value(checked(new), key)
@@ -82,6 +87,11 @@ class Configuration:
         if key not in known:
             if _NAMES_SECRET.search(key):
                 raise InvalidInput(_no_secret(key))
+            if table := next((each for each in known if key.startswith(f"{each}.")), None):
+                raise InvalidInput(
+                    f"{key} is an entry of the table {table}; write it into {CONFIG_FILE} yourself, as "
+                    "docs/howto/credentials.md shows it."
+                )
             raise InvalidInput(f"There is no setting {key!r}{_near(key, known)}; docs/settings.md lists them all.")
         source = self._loaded.sources.get(key, "default")
         if source not in ("default", "file"):
@@ -128,7 +138,7 @@ def _no_secret(key: str) -> str:
     instead = (
         f"write it into a file that only you can read (chmod 600), and name that file with {CREDENTIAL_FILE}"
         if key.startswith(("tailnet", "tailscale", "headscale"))
-        else "`perry secrets set` takes it from its standard input, and docs/settings.md says how a setting names it"
+        else "`perry secrets set` takes it on standard input; docs/howto/credentials.md says how a setting names it"
     )
     return f"{key} would put a secret into {CONFIG_FILE}, and it has stood in a command line now; {instead}."
 

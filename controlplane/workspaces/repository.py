@@ -100,8 +100,17 @@ def advice(git_said: str) -> str:
         return "the workspace has no ssh key that this server knows; add one, or use the https:// URL"
     if "could not read username" in said or "authentication failed" in said or "terminal prompts disabled" in said:
         return "it is private or does not exist; give the workspace a credential for it, or check the URL"
+    if "remote branch" in said and "not found" in said:
+        return "give a --branch that is there"
     if "repository not found" in said or "does not exist" in said or "not found" in said:
         return "check the URL and that you may read it"
     if "could not resolve host" in said:
         return "check the server's name and the workspace's DNS"
+    if "server verification failed" in said or "ssl certificate problem" in said:
+        return (
+            "put the certificate of its authority into /usr/local/share/ca-certificates (a name.crt) of the agent's "
+            "machine, then `perry restart` the workspace"
+        )
+    if "connection refused" in said or "timed out" in said or "failed to connect" in said:
+        return "see that the server runs, and that a container of the agent's machine reaches it"
     return ""

@@ -139,7 +139,14 @@ def test_a_failed_clone_is_exit_code_1_and_gits_words(perry_: Perry, agent: Fake
     assert result.exit_code == 1
     assert "failed  Clone the repository: fatal: no (0.2 s)" in result.stdout
     assert "runs, after" not in result.stdout
-    assert result.stderr == "Error: git: fatal: no\n"
+    again = "Start it again to try again, and with --no-clone it goes without the repository."
+    assert result.stderr == f"alpha runs all the same: `perry ssh alpha`. {again}\nError: git: fatal: no\n"
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "0", "-1", "many"])
+def test_cpus_are_a_number(perry_: Perry, agent: FakeAgent, given: str) -> None:
+    result = perry_("start", "alpha", f"--cpus={given}")
+    assert (result.exit_code, agent.calls) == (2, []) and "--cpus" in result.stderr
 
 
 def test_a_lost_connection_does_not_end_it(perry_: Perry, agent: FakeAgent) -> None:

@@ -59,7 +59,8 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     ("key", "value", "says"),
     [
         ("port", "many", "port"),
-        ("tailnet.provider", "tailscal", "provider"),
+        ("tailnet.provider", "tailscal", "one of embedded, tailscale, headscale, none"),
+        ("credentials.env.EDITOR", "vim", "entry of the table credentials.env"),
         ("tailnet.url", "headscale.example.com", "url"),
         ("Port", "1", r"do you mean port\?"),
         ("firstPort", "1", r"do you mean ssh\.firstPort\?"),

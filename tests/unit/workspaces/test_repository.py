@@ -76,3 +76,22 @@ def test_what_was_fetched_is_elsewhere_too() -> None:
 {one} branch: Created from HEAD
 """
     assert repository.fetched(log) == [two, three]
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("fatal: Remote branch nope not found in upstream origin", "a --branch that is there"),
+        ("remote: Repository not found.", "check the URL"),
+        (
+            "fatal: unable to access 'https://h/': server verification failed: certificate signer not trusted.",
+            "certificate of its authority",
+        ),
+        ("fatal: unable to access 'https://h/': SSL certificate problem: self-signed certificate", "of its authority"),
+        ("fatal: unable to access 'http://h:1/': Failed to connect to h port 1 after 0 ms", "the server runs"),
+        ("ssh: connect to host h port 1: Connection refused", "the server runs"),
+        ("Host key verification failed.", "ssh.knownHosts"),
+    ],
+)
+def test_what_to_do_about_what_git_says(said: str, advice: str) -> None:
+    assert advice in repository.advice(said)
