@@ -14,7 +14,8 @@ from controlplane.db import Database
 from controlplane.errors import AlreadyRunning, StartupError
 from controlplane.images.service import BuiltImage, Report, build_images
 from controlplane.settings import Loaded
-from controlplane.wiring import Core, Outside, real
+from controlplane.wiring.core import Core
+from controlplane.wiring.outside import Outside, real
 from controlplane.workspaces.pods import Checkpoint, no_checkpoint
 
 
@@ -62,7 +63,7 @@ def run(
 
             async def main() -> None:
                 core = Core(loaded, environ, outside(loaded), database, checkpoint)
-                await core.run(loaded.settings.host, loaded.settings.port)
+                await core.run()
 
             anyio.run(main)
         finally:

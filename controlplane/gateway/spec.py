@@ -13,6 +13,10 @@ STATE = "/var/lib/perry"
 AUTH_KEY_FILE = f"{STATE}/auth-key"
 RUN = "/run/perry"
 OUT = "/run/perry-out"
+FORWARD_SOCKET = "forward.sock"
+PLACES_FILE = "places.json"
+"""Where it connects to others on the tailnet for the control plane, and the list of those others."""
+
 WIREGUARD_PORT = 41641
 
 MEMORY = 384 * 1024 * 1024
@@ -63,8 +67,8 @@ def container(settings: GatewaySettings, tailnet: str, control_url: str) -> Cont
             "PERRY_CONTROL_URL": control_url,
             "PERRY_STATE_DIR": STATE,
             "PERRY_SOCKET": f"{RUN}/control.sock",
-            "PERRY_WAY_OUT": f"{OUT}/forward.sock",
-            "PERRY_PLACES": f"{RUN}/places.json",
+            "PERRY_WAY_OUT": f"{OUT}/{FORWARD_SOCKET}",
+            "PERRY_PLACES": f"{RUN}/{PLACES_FILE}",
             "PERRY_WIREGUARD_PORT": str(WIREGUARD_PORT),
             "GOMEMLIMIT": GO_MEMORY,
         },

@@ -20,7 +20,7 @@ from controlplane.credentials.receiver import OWN_FOLDER
 from controlplane.ports import WorkerLink
 from controlplane.settings import load
 from controlplane.system import logs
-from controlplane.wiring import Outside
+from controlplane.wiring.outside import Outside
 from controlplane.workers.delivery import WORKER_LABEL
 from protocol.sessions import MessageRole, SessionStatus
 from protocol.version import VERSION

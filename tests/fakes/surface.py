@@ -5,7 +5,6 @@ import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -13,16 +12,9 @@ import anyio
 from controlplane.app import Services, create_app, listener
 from controlplane.asgi import App
 from controlplane.auth.service import Resolver, TcpResolver, Tokens
-from controlplane.batches.collecting import Collector
-from controlplane.batches.driver import Driver
-from controlplane.batches.service import BatchService
-from controlplane.batches.store import Store as BatchStore
 from controlplane.commands.service import Commands
 from controlplane.credentials.service import Credentials
 from controlplane.credentials.store import Secrets
-from controlplane.cron.scheduler import Scheduler, SystemClock
-from controlplane.cron.service import Cron
-from controlplane.cron.store import Store as CronStore
 from controlplane.db import Database
 from controlplane.errors import WorkerUnavailable
 from controlplane.events.bus import Bus
@@ -39,12 +31,8 @@ from controlplane.system.requests import Requests
 from controlplane.system.server import listen, serve
 from controlplane.system.service import Agent
 from controlplane.tailnet.service import TailnetService
-from controlplane.tasks.dispatcher import Dispatcher
-from controlplane.tasks.fallback import Fallback
-from controlplane.tasks.looking import Looker
-from controlplane.tasks.service import News, TaskService, must_make_sense
-from controlplane.tasks.store import Store as TaskStore
 from controlplane.wake.service import Outgoing, WakeService
+from controlplane.wiring.work import WorkParts
 from controlplane.workspaces.pods import no_checkpoint
 from controlplane.workspaces.uploads import UploadFolder
 from tests.fakes.engine import FakeEngine
@@ -93,32 +81,29 @@ class Surface:
         self.workspaces.engine = self.engine
         database = Database.open(state)
         weakref.finalize(self, _close, database)
-        cron = CronStore(database)
-        self.hooks = load(folder, {}).settings.hooks
+        loaded = load(folder, {"PERRY_PORT": "7000"})
+        self.hooks = loaded.settings.hooks
         self.sessions_database = sessions_database = SessionsDatabase(folder / "sessions.db")
         weakref.finalize(self, _close, sessions_database)
         self.session_changes = Changes()
         self.session_follower = Follower(sessions_database, self.session_changes, created=lambda name: "")
         wakes = WakeService(database, self.hooks, folder, outgoing(folder))
-        task_store, news = TaskStore(database), News()
-        dispatcher = Dispatcher(
-            task_store, self.workspaces, wakes, news, parallel=1, per_workspace=1, announce=self.bus.task_changed
-        )
-        tasks = TaskService(task_store, self.workspaces, _no_worker, dispatcher, news)
-        collector = Collector(folder / "batches", tasks, self.workspaces, self.engine)
-        batches = BatchStore(database)
-        driver = Driver(
-            batches,
-            tasks,
-            self.workspaces,
-            collector,
-            wakes,
-            announce=self.bus.batch_changed,
+        sessions = Sessions(sessions_database, self.session_changes, self.session_follower, self._exists)
+        work = WorkParts(
+            database,
+            loaded.settings,
+            folder / "batches",
+            workspaces=self.workspaces,
+            is_there=self._exists,
+            link=_no_worker,
+            sessions=sessions,
+            engine=self.engine,
+            waker=wakes,
+            bus=self.bus,
             checkpoint=no_checkpoint,
         )
-        sessions = Sessions(sessions_database, self.session_changes, self.session_follower, self._exists)
         self.services = Services(
-            loaded=load(folder, {"PERRY_PORT": "7000"}),
+            loaded=loaded,
             workspaces=self.workspaces,
             agent=Agent(
                 count=lambda: len(self.workspaces.last_seen()),
@@ -139,26 +124,11 @@ class Surface:
             secrets=self.secrets,
             sessions=sessions,
             session_changes=self.session_changes,
-            fallback=Fallback(
-                task_store,
-                Looker(_no_worker, sessions),
-                wakes,
-                dispatcher.changed,
-                self.workspaces,
-                problem=dispatcher.problem,
-                every=timedelta(minutes=20),
-                stall=timedelta(minutes=10),
-            ),
-            tasks=tasks,
-            batches=BatchService(batches, driver, self.workspaces, tasks, collector),
+            fallback=work.fallback,
+            tasks=work.tasks,
+            batches=work.batches,
             wakes=wakes,
-            cron=Cron(
-                cron,
-                Scheduler(cron, {}, SystemClock()),
-                SystemClock(),
-                is_there=self._exists,
-                must_make_sense=must_make_sense,
-            ),
+            cron=work.cron,
             commands=Commands(self.engine, self.workspaces),
             logs=Logs(self.engine, self.workspaces),
             uploads=self.uploads,

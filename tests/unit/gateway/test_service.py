@@ -16,7 +16,6 @@ from controlplane.gateway.service import Gateway
 from controlplane.gateway.spec import AUTH_KEY_FILE, GatewaySettings, container
 from controlplane.gateway.store import Place, Store
 from controlplane.ports import GATEWAY_TAG, Tailnet
-from controlplane.wiring import FORWARD_SOCKET, PLACES_FILE
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pods import IMAGES, FakePods
 from tests.fakes.tailnet import FakeTailnet
@@ -116,8 +115,6 @@ def test_it_has_no_right_on_the_machine_and_no_secret() -> None:
     assert spec.read_only and spec.memory and spec.ports == () and "no-new-privileges" in spec.security_opt
     mounted = [(mount.volume, mount.read_only) for mount in spec.volumes]
     assert mounted == [("t-gateway", False), ("/c/run", True), ("/c/run/out", False)]
-    told = {name: Path(value).name for name, value in spec.env.items()}
-    assert (told["PERRY_WAY_OUT"], told["PERRY_PLACES"]) == (FORWARD_SOCKET, PLACES_FILE), "as the control plane has it"
     assert spec == container(settings, "embedded", "http://192.0.2.1:7390")
     other = container(settings, "embedded", "http://192.0.2.2:7390")
     assert spec.labels["perry.spec"] != other.labels["perry.spec"]

@@ -9,17 +9,7 @@ import pytest
 from controlplane.db import Database
 from controlplane.errors import OutOfSpace
 from controlplane.settings import Settings
-from controlplane.workspaces.checkout import Checkout
-from controlplane.workspaces.cloning import Cloner
-from controlplane.workspaces.host_rules import HostRules
-from controlplane.workspaces.jobs import Jobs
-from controlplane.workspaces.keys import Keys
-from controlplane.workspaces.pods import Pods
-from controlplane.workspaces.reconciler import Reconciler
-from controlplane.workspaces.service import Workspaces
-from controlplane.workspaces.sidecars import Sidecars
-from controlplane.workspaces.spec import PodSettings
-from controlplane.workspaces.startup import Starter
+from controlplane.wiring.workspaces import WorkspaceParts
 from controlplane.workspaces.store import Store
 from protocol.workspaces import Workspace
 from tests.fakes.engine import FakeEngine
@@ -86,89 +76,23 @@ class Agent:
 
     def build(self) -> None:
         self._opened.append(Database.open(self.database))
-        store = Store(self._opened[-1], self.tailnet.identity)
-        pods = Pods(
-            self.engine,
-            self.machine,
-            instance=self.settings.instance,
-            prefix=self.settings.workspace_prefix,
-            files=self.worker_keeper.files,
+        self.store = Store(self._opened[-1], self.tailnet.identity)
+        parts = WorkspaceParts(
+            self.settings,
+            self.store,
+            engine=self.engine,
+            tailnet=self.tailnet,
+            machine=self.machine,
+            uploads=self.uploads,
+            workers=self.worker_keeper,
+            provisions=self.provisions,
+            announcer=self.heard,
+            keep_sessions=self.keep_sessions,
             door_password=lambda name: f"of {name}",
             checkpoint=lambda name: self.checkpoint(name),
         )
-        sidecars = Sidecars(self.engine, lambda name: workspaces.changed(name))
-        jobs = Jobs()
-        checkout = Checkout(self.engine, self.uploads)
-        keys = Keys(self.tailnet, store, lambda name: self.checkpoint(name))
-        starter = Starter(
-            engine=self.engine,
-            tailnet=self.tailnet,
-            machine=self.machine,
-            store=store,
-            pods=pods,
-            sidecars=sidecars,
-            checkout=checkout,
-            cloner=Cloner(
-                engine=self.engine,
-                store=store,
-                pods=pods,
-                jobs=jobs,
-                instance=self.settings.instance,
-                checkpoint=lambda name: self.checkpoint(name),
-            ),
-            keys=keys,
-            provisions=self.provisions,
-            workers=self.worker_keeper,
-            pod_settings=self.pod_settings,
-            settings=self.settings,
-            ssh_address="127.0.0.1",
-            look=lambda: workspaces.look(),
-            changed=lambda name: workspaces.changed(name),
-            checkpoint=lambda name: self.checkpoint(name),
-        )
-        workspaces = Workspaces(
-            settings=self.settings,
-            engine=self.engine,
-            tailnet=self.tailnet,
-            machine=self.machine,
-            store=store,
-            pods=pods,
-            followed=sidecars,
-            checkout=checkout,
-            starter=starter,
-            workers=self.worker_keeper,
-            announcer=self.heard,
-            jobs=jobs,
-            keep_sessions=self.keep_sessions,
-            checkpoint=lambda name: self.checkpoint(name),
-        )
-        self.store, self.jobs, self.sidecars, self.workspaces = store, jobs, sidecars, workspaces
-        self.reconciler = Reconciler(
-            engine=self.engine,
-            tailnet=self.tailnet,
-            store=store,
-            pods=pods,
-            followed=sidecars,
-            jobs=jobs,
-            keys=keys,
-            host_rules=HostRules(self.engine, self.tailnet, instance=self.settings.instance, image=IMAGES[0]),
-            workspaces=workspaces,
-            instance=self.settings.instance,
-        )
-
-    async def pod_settings(self) -> PodSettings:
-        return PodSettings(
-            instance=self.settings.instance,
-            prefix=self.settings.workspace_prefix,
-            sidecar_image="perry/sidecar:latest",
-            ssh_bind="127.0.0.1",
-            dns=("192.0.2.53",),
-            joins=self.tailnet.joins,
-            tailnet=self.tailnet.identity,
-            control_url="http://192.0.2.1:7390",
-            owners=("owner",),
-            refused_addresses=(),
-        )
+        self.jobs, self.sidecars = parts.jobs, parts.sidecars
+        self.workspaces, self.reconciler = parts.service, parts.reconciler
 
     async def settle(self) -> None:
         """Let the reconciler look, and all jobs end."""
