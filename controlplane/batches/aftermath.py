@@ -50,6 +50,11 @@ class Aftermath:
         """What became of the wish to delete the workspace."""
         if item.was_there:
             return "kept: it was there before the batch"
+        try:
+            if self._workspaces.made_for(item.workspace) != item.task:
+                return "kept: somebody else made it"
+        except NotFound:
+            return "deleted"
         if item.kept is not None and item.kept.missing is not None:
             return f"kept: what it left could not all be read: {quoted(item.kept.missing, WHY_SHOWN)}"
         others = (await self._tasks.list(ListTasks(workspace=item.workspace, limit=500))).items

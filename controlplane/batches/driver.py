@@ -56,7 +56,6 @@ class Driver:
     ) -> None:
         self._store = store
         self._tasks = tasks
-        self._workspaces = workspaces
         self._aftermath = Aftermath(collector, tasks, workspaces)
         self._waker = waker
         self._announce = announce
@@ -195,15 +194,9 @@ class Driver:
         record, item = self._both(batch, number)
         if record.cancelled or item.settled or item.task is not None:
             return
-        if not item.was_there and await self._is_there(item):
-            if not record.wishes.reuse:
-                self._save(msgspec.structs.replace(item, refused=state.made_meanwhile(item), settled=True))
-                return
-            item = msgspec.structs.replace(item, was_there=True)
-            self._save(item)
         wanted = msgspec.structs.replace(item.wanted, key=state.key_of(item))
         try:
-            task = await self._tasks.dispatch(wanted, quiet=not record.wishes.wake_each)
+            task = await self._tasks.dispatch(wanted, quiet=not record.wishes.wake_each, own=not record.wishes.reuse)
         except PerryError as exc:
             self._save(msgspec.structs.replace(item, refused=exc.message, settled=True))
             return
@@ -211,16 +204,6 @@ class Driver:
         self._followed.add(task.id)
         self._save(msgspec.structs.replace(item, task=task.id))
         self._checkpoint("item noted")
-
-    async def _is_there(self, item: Item) -> bool:
-        """Whether there is a workspace of its name that its own task did not make."""
-        if self._tasks.has_key(state.key_of(item)):
-            return False
-        try:
-            await self._workspaces.get(item.workspace)
-        except NotFound:
-            return False
-        return True
 
     async def _cancel(self, batch: str, number: int) -> None:
         _, item = self._both(batch, number)

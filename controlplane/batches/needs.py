@@ -3,13 +3,13 @@
 from typing import Protocol
 
 from protocol.tasks import DispatchTask, ListTasks, Task, Tasks
-from protocol.workspaces import DeleteWorkspace, Workspace
+from protocol.workspaces import DeleteWorkspace
 
 
 class TaskWork(Protocol):
     """What is asked of tasks; see :class:`controlplane.tasks.service.TaskService`."""
 
-    async def dispatch(self, wanted: DispatchTask, *, quiet: bool = False) -> Task: ...
+    async def dispatch(self, wanted: DispatchTask, *, quiet: bool = False, own: bool = False) -> Task: ...
 
     async def get(self, id_: str) -> Task: ...
 
@@ -19,12 +19,10 @@ class TaskWork(Protocol):
 
     def is_settled(self, id_: str) -> bool: ...
 
-    def has_key(self, key: str) -> bool: ...
-
 
 class Workspaces(Protocol):
     """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
 
-    async def get(self, name: str) -> Workspace: ...
+    def made_for(self, name: str) -> str | None: ...
 
     async def delete(self, wanted: DeleteWorkspace) -> None: ...

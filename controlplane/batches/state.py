@@ -84,14 +84,6 @@ def key_of(item: Item) -> str:
     return f"{item.batch}-{item.number}"
 
 
-def made_meanwhile(item: Item) -> str:
-    """Why it is refused where its workspace came to be, by somebody else, after the batch was taken."""
-    return (
-        f"The workspace {item.workspace!r} was made meanwhile by somebody else; name the item again with --reuse to "
-        "work in it, or with another --name."
-    )
-
-
 def wake_id(record: Record) -> str:
     """Of the one wake at the end."""
     return f"{record.id}-done"

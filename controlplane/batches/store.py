@@ -96,10 +96,9 @@ class Store:
         """Write down all that changes in the life of an item."""
         kept = _json(item.kept) if item.kept else None
         self._db.run(
-            "UPDATE batch_items SET was_there = ?, task = ?, refused = ?, kept = ?, removal = ?, settled = ? "
+            "UPDATE batch_items SET task = ?, refused = ?, kept = ?, removal = ?, settled = ? "
             "WHERE batch = ? AND number = ?",
             (
-                int(item.was_there),
                 item.task,
                 item.refused,
                 kept,

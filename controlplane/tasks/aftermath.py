@@ -3,6 +3,7 @@ forget it, the workspace goes where that was wished. Each step is written down w
 
 import contextlib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Protocol
 
 import anyio
@@ -16,11 +17,15 @@ from controlplane.tasks.state import Record
 from controlplane.tasks.store import Store
 from protocol.tasks import TaskState
 from protocol.worker import ForgetTask, ReadOutcome, TaskOutcome
-from protocol.workspaces import DeleteWorkspace
+from protocol.workspaces import DeleteWorkspace, Workspace
 
 
 class Workspaces(Protocol):
     """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
+
+    async def get(self, name: str) -> Workspace: ...
+
+    def made_for(self, name: str) -> str | None: ...
 
     async def delete(self, wanted: DeleteWorkspace) -> None: ...
 
@@ -90,9 +95,18 @@ class Aftermath:
         if others:
             return f"kept: {len(others)} other task{'s are' if len(others) > 1 else ' is'} not done"
         try:
+            if not await self._is_the_same(record):
+                return "kept: somebody has made it since"
             await self._workspaces.delete(DeleteWorkspace(name=name))
         except NotFound:
             return "deleted"
         except PerryError as exc:
             return f"kept: {exc.message}"
         return "deleted"
+
+    async def _is_the_same(self, record: Record) -> bool:
+        """Whether the workspace is the one that the task was dispatched to, or had made. Who deletes that and makes
+        another one of its name has not asked for this one to go."""
+        if self._workspaces.made_for(record.workspace) == record.id:
+            return True
+        return datetime.fromisoformat((await self._workspaces.get(record.workspace)).created) <= record.created

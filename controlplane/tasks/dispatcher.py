@@ -5,6 +5,7 @@ Every step is safe to run twice, so that a control plane that ends anywhere goes
 task once however often it is asked, and a wake has an id of its own for each state of a task.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from controlplane.errors import Conflict, NotFound, PerryError, WorkerUnavailable
+from controlplane.errors import Conflict, EngineUnavailable, NotFound, PerryError, WorkerUnavailable
 from controlplane.ports import Waker, WorkerLink
 from controlplane.tasks import aftermath, state
 from controlplane.tasks.aftermath import Aftermath
@@ -41,9 +42,13 @@ RETRY_SECONDS = 30.0
 class Workspaces(aftermath.Workspaces, Protocol):
     """What is asked of workspaces; see :class:`controlplane.workspaces.service.Workspaces`."""
 
-    async def get(self, name: str) -> Workspace: ...
+    async def create(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace: ...
 
-    async def start(self, wanted: StartWorkspace) -> Workspace: ...
+    async def start(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace: ...
+
+    def is_stopped(self, name: str) -> bool: ...
+
+    def must_exist(self, name: str) -> None: ...
 
 
 class Dispatcher:
@@ -132,6 +137,31 @@ class Dispatcher:
         self.changed(state.ended(record, how, reason, datetime.now(UTC)))
         self.nudge()
 
+    def workspace_changed(self, workspace: Workspace) -> None:
+        """Somebody may have stopped it; see :class:`controlplane.workspaces.service.Announcer`."""
+        if workspace.status is WorkspaceStatus.STOPPED:
+            self._news.tell()
+            self.nudge()
+
+    def workspace_deleted(self, name: str) -> None:
+        """That is heard as :meth:`deleted`."""
+
+    def _end_where_nothing_runs(self) -> None:
+        """What was under way in a workspace that somebody has stopped, or that is gone, will not end by itself.
+
+        A workspace that restarts, or that Docker has ended, is left alone: it comes back, and its worker tells.
+        """
+        for record in self._store.unsettled():
+            if record.state not in UNDER_WAY or record.id in self._at_work:
+                continue
+            try:
+                self._workspaces.must_exist(record.workspace)
+            except NotFound:
+                self._end(record, TaskState.LOST, f"The workspace {record.workspace!r} was deleted.")
+                continue
+            if self._workspaces.is_stopped(record.workspace):
+                self._end(record, TaskState.FAILED, state.stopped(record.workspace))
+
     # --- what tasks do by themselves
 
     async def run(self) -> None:
@@ -152,6 +182,7 @@ class Dispatcher:
         self._tasks.start_soon(self._aftermath.forget, link, id_)
 
     def _go_on(self, tasks: TaskGroup) -> None:
+        self._end_where_nothing_runs()
         records = self._store.unsettled()
         for record in records:
             if record.id in self._at_work:
@@ -207,6 +238,9 @@ class Dispatcher:
             )
             with anyio.fail_after(START_SECONDS):
                 await link.ask(request)
+        except EngineUnavailable:
+            if self._is_queued(record):
+                raise  # Docker comes back.
         except (WorkerUnavailable, TimeoutError) as exc:
             if self._is_queued(record):
                 # It may have begun. Asked again, it begins once.
@@ -228,23 +262,39 @@ class Dispatcher:
 
     async def _ensure_workspace(self, record: Record) -> None:
         name, wishes = record.workspace, record.wishes
+        wanted = StartWorkspace(name=name, clone=wishes.clone, origin=wishes.origin, new_branch=wishes.branch)
         try:
             workspace = await self._workspaces.get(name)
+            made_for = self._workspaces.made_for(name)
         except NotFound as exc:
             if not wishes.create:
                 raise Conflict(f"The workspace {name!r} was deleted before the task's turn came.") from exc
+            if wishes.own:
+                await self._make_own(wanted, record)
+                return
         else:
+            if wishes.own and made_for != record.id:
+                raise Conflict(state.made_meanwhile(name))
             if workspace.status is WorkspaceStatus.RUNNING and not (wishes.clone and _lacks_clone(workspace)):
                 return
             if workspace.status is WorkspaceStatus.STOPPED and not wishes.start:
                 raise Conflict(f"The workspace {name!r} was stopped before the task's turn came.")
-        await self._workspaces.start(
-            StartWorkspace(name=name, clone=wishes.clone, origin=wishes.origin, new_branch=wishes.branch)
-        )
+        await self._workspaces.start(wanted, made_for=record.id)
+
+    async def _make_own(self, wanted: StartWorkspace, record: Record) -> None:
+        try:
+            await self._workspaces.create(wanted, made_for=record.id)
+        except Conflict as exc:
+            with contextlib.suppress(NotFound):
+                if self._workspaces.made_for(wanted.name) != record.id:
+                    raise Conflict(state.made_meanwhile(wanted.name)) from exc
+            raise
 
     async def _await_link(self, name: str) -> WorkerLink:
         with anyio.move_on_after(WORKER_SECONDS):
             while name not in self._links:
+                if self._workspaces.is_stopped(name):
+                    raise Conflict(f"The workspace {name!r} was stopped before the task began.")
                 await self._news.next().wait()
             return self._links[name]
         raise Conflict(

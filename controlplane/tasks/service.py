@@ -72,17 +72,17 @@ class TaskService:
         self._dispatcher = dispatcher
         self._news = news
 
-    async def dispatch(self, wanted: DispatchTask, *, quiet: bool = False) -> Task:
+    async def dispatch(self, wanted: DispatchTask, *, quiet: bool = False, own: bool = False) -> Task:
         """Queue a task, and return at once. A ``key`` that was used before gives the task that it made.
 
-        ``quiet``: its end wakes nobody, its questions do.
+        ``quiet``: its end wakes nobody, its questions do. ``own``: it fails where somebody else makes its workspace
+        before its turn has come.
         """
         must_make_sense(wanted)
         if not wanted.create:
             await self._must_take(wanted)
-        record = self._store.add(
-            new_id("t"), wanted.workspace, state.wishes(wanted, quiet=quiet), wanted.task, wanted.key, datetime.now(UTC)
-        )
+        wishes = state.wishes(wanted, quiet=quiet, own=own)
+        record = self._store.add(new_id("t"), wanted.workspace, wishes, wanted.task, wanted.key, datetime.now(UTC))
         self._dispatcher.nudge()
         return state.shown(record)
 
@@ -108,10 +108,6 @@ class TaskService:
 
     async def get(self, id_: str) -> Task:
         return state.shown(self._must_exist(id_))
-
-    def has_key(self, key: str) -> bool:
-        """Whether ``dispatch`` has made a task with this key."""
-        return self._store.has_key(key)
 
     def going_on(self, keys: str, *, but: str) -> str | None:
         """The id of a task that has not ended and whose key begins with ``keys``, and is not ``but``; None where there

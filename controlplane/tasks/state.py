@@ -45,9 +45,11 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     fallback: float | None = None
     quiet: bool = False
     """Its end wakes nobody: whoever dispatched it tells of that."""
+    own: bool = False
+    """It works in a workspace that is made for it, and in no other."""
 
 
-def wishes(wanted: DispatchTask, *, quiet: bool = False) -> Wishes:
+def wishes(wanted: DispatchTask, *, quiet: bool = False, own: bool = False) -> Wishes:
     return Wishes(
         agent=wanted.agent,
         wake=wanted.wake,
@@ -61,6 +63,7 @@ def wishes(wanted: DispatchTask, *, quiet: bool = False) -> Wishes:
         branch=wanted.branch,
         fallback=wanted.fallback,
         quiet=quiet,
+        own=own,
     )
 
 
@@ -147,6 +150,22 @@ def heard(record: Record, seen: TaskSeen, now: datetime) -> Record:
         session_id=seen.session_id or record.session_id,
         last_message=seen.last_message or record.last_message,
         waits=waits,
+    )
+
+
+def stopped(workspace: str) -> str:
+    """Why a task has failed whose workspace somebody has stopped."""
+    return (
+        f"The workspace {workspace!r} was stopped while the task was running; `perry start {workspace}` starts it with "
+        "what is there by now, and the task can be dispatched again."
+    )
+
+
+def made_meanwhile(workspace: str) -> str:
+    """Why a task that wants a workspace of its own does not begin."""
+    return (
+        f"The workspace {workspace!r} was made meanwhile by somebody else, so nothing was done in it; give the item "
+        "another --name, or let it work in what is there with --reuse."
     )
 
 

@@ -53,10 +53,6 @@ class Store:
         where = "workspace = ? AND session_id = ?"
         return bool(self._db.rows(f"SELECT 1 FROM tasks WHERE {where} LIMIT 1", (workspace, session_id)))
 
-    def has_key(self, key: str) -> bool:
-        """Whether a task was made with exactly this key."""
-        return bool(self._db.rows("SELECT 1 FROM tasks WHERE key = ?", (key,)))
-
     def going_on(self, keys: str, but: str) -> str | None:
         """The id of one that has not ended and whose key begins with ``keys``, and is not ``but``."""
         rows = self._db.rows(

@@ -48,6 +48,8 @@ class World:
 
     def __init__(self) -> None:
         self.there: dict[str, Workspace] = {}
+        self.owners: dict[str, str | None] = {}
+        """For which task each was made."""
         self.unsaved: set[str] = set()
         self.deleted: list[str] = []
         self.begun: list[str] = []
@@ -80,7 +82,25 @@ class World:
     async def container(self, name: str) -> str:
         return f"workspace-{name}"
 
-    async def start(self, wanted: StartWorkspace) -> Workspace:
+    def must_exist(self, name: str) -> None:
+        if name not in self.there:
+            raise NotFound(f"There is no workspace {name!r}.")
+
+    def made_for(self, name: str) -> str | None:
+        self.must_exist(name)
+        return self.owners.get(name)
+
+    def is_stopped(self, name: str) -> bool:
+        return name in self.there and self.there[name].status is WorkspaceStatus.STOPPED
+
+    async def create(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
+        if wanted.name in self.there:
+            raise Conflict(f"A workspace named {wanted.name!r} exists already.")
+        return await self.start(wanted, made_for=made_for)
+
+    async def start(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
+        if wanted.name not in self.there:
+            self.owners[wanted.name] = made_for
         await anyio.lowlevel.checkpoint()
         self.has(wanted.name)
         if wanted.clone is not None and "none" in wanted.clone:
@@ -92,6 +112,7 @@ class World:
         if wanted.name in self.unsaved and not wanted.force:
             raise Conflict(f"{wanted.name!r} has work that would be lost.")
         del self.there[wanted.name]
+        self.owners.pop(wanted.name, None)
         self.tasks.pop(wanted.name, None)
         self.deleted.append(wanted.name)
         if self.dispatcher is not None:
@@ -105,6 +126,9 @@ class World:
 
     def stops(self, name: str) -> None:
         self.there[name] = msgspec.structs.replace(self.there[name], status=WorkspaceStatus.STOPPED)
+        if self.dispatcher is not None:
+            self.dispatcher.detached(name)
+            self.dispatcher.workspace_changed(self.there[name])
 
     # --- Docker
 
@@ -200,7 +224,9 @@ class Killed(BaseException):
 class Plane:
     """A control plane over a state.db and a world."""
 
-    def __init__(self, world: World, database: Database, folder: Path, checkpoint: Callable[[str], None]) -> None:
+    def __init__(
+        self, world: World, database: Database, folder: Path, checkpoint: Callable[[str], None], parallel: int
+    ) -> None:
         self.world = world
         self.store = Store(database)
         self.announced: list[BatchSummary] = []
@@ -211,7 +237,7 @@ class Plane:
             world,
             world.waker,
             news,
-            parallel=50,
+            parallel=parallel,
             per_workspace=5,
             announce=lambda task: self.driver.task_changed(task),
         )
@@ -264,9 +290,9 @@ class Scene:
         self.database = database
         self.folder = folder
 
-    def plane(self, checkpoint: Callable[[str], None] = lambda name: None) -> Plane:
-        """Another one; the one before has ended."""
-        return Plane(self.world, self.database, self.folder, checkpoint)
+    def plane(self, checkpoint: Callable[[str], None] = lambda name: None, *, parallel: int = 50) -> Plane:
+        """Another one; the one before has ended. ``parallel`` tasks are at work at once, of all batches."""
+        return Plane(self.world, self.database, self.folder, checkpoint, parallel)
 
 
 def wanted(*items: str, **more: object) -> StartBatch:

@@ -152,15 +152,17 @@ async def test_cancelling(plane: Plane) -> None:
     assert plane.world.there == {}
 
 
-async def test_cancelling_where_a_workspace_was_stopped(plane: Plane) -> None:
+async def test_an_item_whose_workspace_somebody_stops_has_failed_and_the_others_go_on(plane: Plane) -> None:
     async with plane.at_work():
-        started = await plane.service.start(wanted("sleep", remove_when=RemoveWhen.DONE))
+        started = await plane.service.start(wanted("sleep", "two", parallel=1, remove_when=RemoveWhen.DONE))
         await plane.eventually(lambda: plane.world.begun == ["sleep"])
         plane.world.stops("pr-sleep")
-        await plane.service.cancel(started.summary.id)
         done = await plane.settled(started)
-    assert done.items[0].state is ItemState.CANCELLED
-    assert done.items[0].removal == "kept: what it left could not all be read: “The workspace 'pr-sleep' is stopped.”"
+    assert done.summary.counts == {"failed": 1, "succeeded": 1}
+    first = done.items[0]
+    assert first.reason is not None and "'pr-sleep' was stopped" in first.reason and "perry start" in first.reason
+    assert first.removal == "kept: what it left could not all be read: “The workspace 'pr-sleep' is stopped.”"
+    assert list(plane.world.there) == ["pr-sleep"]
 
 
 async def test_cancelling_what_has_not_begun(scene: Scene) -> None:

@@ -1,17 +1,15 @@
 """Which workspaces a batch takes for its own, and which of these go."""
 
 import anyio
-import msgspec
 import pytest
 
-from controlplane.batches import state
 from controlplane.errors import Conflict, EngineUnavailable
 from protocol.batches import (
     ItemState,
 )
 from protocol.tasks import DispatchTask, RemoveWhen, TaskState
-from protocol.workspaces import DeleteWorkspace, Workspace
-from tests.unit.batches.conftest import Plane, wanted
+from protocol.workspaces import DeleteWorkspace, StartWorkspace, Workspace
+from tests.unit.batches.conftest import Killed, Plane, Scene, wanted
 from tests.unit.cron.conftest import until
 
 
@@ -50,38 +48,81 @@ async def test_what_was_there_before_is_used_only_when_asked_for_and_never_remov
     assert list(plane.world.there) == ["pr-one"]
 
 
+@pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("reuse", [False, True])
-async def test_what_a_person_made_meanwhile_is_theirs(plane: Plane, reuse: bool) -> None:
+async def test_what_a_person_made_meanwhile_is_theirs(scene: Scene, reuse: bool, queued: bool) -> None:
+    """Before the item's turn in its batch has come, or the turn of its task among all tasks."""
+    plane = scene.plane(parallel=1)
     async with plane.at_work():
-        batch = wanted("sleep", "two", parallel=1, reuse=reuse, remove_when=RemoveWhen.DONE)
+        batch = wanted("sleep", "two", parallel=1 + queued, reuse=reuse, remove_when=RemoveWhen.DONE)
         started = await plane.service.start(batch)
         await plane.eventually(lambda: plane.world.begun == ["sleep"])
+        if queued:
+            await plane.eventually(lambda: plane.store.items(started.summary.id)[1].task is not None)
         plane.world.has("pr-two")
         plane.world.ends("pr-sleep")
         done = await plane.settled(started)
     assert list(plane.world.there) == ["pr-two"] and plane.world.deleted == ["pr-sleep"]
     two = done.items[1]
+    assert two.removal == "kept: somebody else made it"
+    assert plane.world.begun == (["sleep", "two"] if reuse else ["sleep"])
     if reuse:
-        assert (two.state, two.removal) == (ItemState.SUCCEEDED, "kept: it was there before the batch")
+        assert two.state is ItemState.SUCCEEDED
     else:
-        assert (two.state, two.task, two.removal) == (ItemState.FAILED, None, None)
+        assert two.state is ItemState.FAILED
         assert two.reason is not None and "'pr-two'" in two.reason and "--reuse" in two.reason
 
 
-async def test_what_its_own_task_made_is_not_taken_for_a_persons(plane: Plane) -> None:
-    """As where a control plane ended after an item was dispatched, and before that was noted."""
-    started = await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE))
-    (item,) = plane.store.items(started.summary.id)
-    task = await plane.tasks.dispatch(msgspec.structs.replace(item.wanted, key=state.key_of(item)))
-    plane.world.has("pr-one")
+async def test_what_a_person_makes_in_that_very_moment_is_theirs(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = plane.world.create
+
+    async def late(wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
+        plane.world.has(wanted.name)
+        return await create(wanted, made_for=made_for)
+
+    monkeypatch.setattr(plane.world, "create", late)
+    async with plane.at_work():
+        done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
+    assert "--reuse" in (done.items[0].reason or "") and list(plane.world.there) == ["pr-one"]
+
+
+async def test_what_is_made_anew_under_its_name_stays(plane: Plane) -> None:
+    """A person deletes an item's workspace, and makes one of their own of that name at once."""
+    plane.world.waker.fails = 1 << 30  # So that the item is not done with before.
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep", wake_each=True, remove_when=RemoveWhen.DONE))
+        await plane.eventually(lambda: plane.world.begun == ["sleep"])
+        await plane.world.delete(DeleteWorkspace(name="pr-sleep", force=True))
+        plane.world.has("pr-sleep")
+        plane.world.waker.fails = 0
+        plane.dispatcher.nudge()
+        done = await plane.settled(started)
+    assert (done.items[0].state, done.items[0].removal) == (ItemState.LOST, "kept: somebody else made it")
+    assert list(plane.world.there) == ["pr-sleep"]
+
+
+async def test_what_its_own_task_made_is_not_taken_for_a_persons(scene: Scene) -> None:
+    """As where a control plane ended while an item's workspace was being made."""
+
+    async def ends(*_: object, **__: object) -> None:
+        raise Killed
+
+    first = scene.plane()
+    started = await first.service.start(wanted("one", remove_when=RemoveWhen.DONE))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(BaseExceptionGroup):
+        patch.setattr(first.dispatcher, "_await_link", ends)
+        async with first.at_work():
+            await anyio.sleep(30)
+    assert list(scene.world.there) == ["pr-one"]
+    plane = scene.plane()
     async with plane.at_work():
         (entry,) = (await plane.settled(started)).items
-    assert (entry.task, entry.state, entry.removal) == (task.id, ItemState.SUCCEEDED, "deleted")
+    assert (entry.state, entry.removal) == (ItemState.SUCCEEDED, "deleted")
 
 
 async def test_where_docker_does_not_answer_the_item_waits(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can say then whose the workspace is."""
-    monkeypatch.setattr("controlplane.batches.driver.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("controlplane.tasks.dispatcher.RETRY_SECONDS", 0.01)
     get, failures = plane.world.get, [EngineUnavailable("Docker does not answer.")]
 
     async def fails(name: str) -> Workspace:

@@ -42,11 +42,13 @@ from protocol.workspaces import (
 )
 
 
-def workspace(name: str, status: WorkspaceStatus = WorkspaceStatus.RUNNING) -> Workspace:
+def workspace(
+    name: str, status: WorkspaceStatus = WorkspaceStatus.RUNNING, *, created: str = "2020-01-01T00:00:00Z"
+) -> Workspace:
     return Workspace(
         name=name,
         status=status,
-        created="2026-11-21T00:00:00Z",
+        created=created,
         ports=WorkspacePorts(ssh=22001),
         image="image",
         docker=False,
@@ -57,9 +59,13 @@ def workspace(name: str, status: WorkspaceStatus = WorkspaceStatus.RUNNING) -> W
 
 
 class FakeWorkspaces:
-    """Workspaces that are there at once. ``unsaved`` ones are not deleted without force."""
+    """Workspaces that are there at once. ``unsaved`` ones are not deleted without force; ``stopped`` ones somebody has
+    stopped."""
 
     def __init__(self) -> None:
+        self.stopped: set[str] = set()
+        self.tasks: dict[str, str | None] = {}
+        """For which task each was made."""
         self.there: dict[str, Workspace] = {}
         self.unsaved: set[str] = set()
         self.started: list[StartWorkspace] = []
@@ -70,9 +76,28 @@ class FakeWorkspaces:
             raise NotFound(f"There is no workspace {name!r}.")
         return self.there[name]
 
-    async def start(self, wanted: StartWorkspace) -> Workspace:
+    def must_exist(self, name: str) -> None:
+        if name not in self.there:
+            raise NotFound(f"There is no workspace {name!r}.")
+
+    def made_for(self, name: str) -> str | None:
+        self.must_exist(name)
+        return self.tasks.get(name)
+
+    def is_stopped(self, name: str) -> bool:
+        return name in self.stopped
+
+    async def create(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
+        if wanted.name in self.there:
+            raise Conflict(f"A workspace named {wanted.name!r} exists already.")
+        return await self.start(wanted, made_for=made_for)
+
+    async def start(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
         await anyio.lowlevel.checkpoint()
         self.started.append(wanted)
+        self.stopped.discard(wanted.name)
+        if wanted.name not in self.there:
+            self.tasks[wanted.name] = made_for
         self.there[wanted.name] = workspace(wanted.name)
         if self.workers is not None:
             self.workers.attach(wanted.name)
