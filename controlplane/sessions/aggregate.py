@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -40,8 +40,6 @@ _LINE: Final = 1_024
 _ID: Final = 256
 _RESUME: Final = 4_096
 _COUNT: Final = 1 << 53
-_SECRET: Final = 4_096
-"""Characters of the longest secret that may reach across a bound."""
 
 EARLIEST: Final = 946_684_800_000
 """The year 2000: a time before it is a clock that was not set."""
@@ -52,6 +50,16 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\
 _SPACE = re.compile(r"\s+")
 _STATUSES: Final = frozenset(SessionStatus)
 _ROLES: Final = frozenset(MessageRole)
+
+
+class Mask(Protocol):
+    """Takes secrets out of texts: :class:`controlplane.sessions.masking.Mask`."""
+
+    reach: int
+
+    def __call__(self, text: str) -> str: ...
+
+    def beginning(self, text: str) -> str: ...
 
 
 class Key(msgspec.Struct, frozen=True, order=True):
@@ -163,7 +171,7 @@ def title_of(
     return ""
 
 
-def message_of(told: Message, mask: Callable[[str], str], now: int) -> Message | None:
+def message_of(told: Message, mask: Mask, now: int) -> Message | None:
     """A message within bounds and without secrets; None where its ordinal is out of them."""
     if not 0 <= told.ordinal < ORDINALS:
         return None
@@ -206,42 +214,32 @@ def info(row: Row, *, live: bool) -> SessionInfo:
     )
 
 
-def _block(block: Block, mask: Callable[[str], str]) -> Block:
+def _block(block: Block, mask: Mask) -> Block:
     if isinstance(block, Text):
-        return Text(text=_text(block.text, mask), omitted=_omitted(block.omitted, block.text))
+        text, omitted = _text(block.text, block.omitted, mask)
+        return Text(text=text, omitted=omitted)
     if isinstance(block, Thinking):
-        return Thinking(text=_text(block.text, mask), omitted=_omitted(block.omitted, block.text))
+        text, omitted = _text(block.text, block.omitted, mask)
+        return Thinking(text=text, omitted=omitted)
     call_id = line(block.call_id, _ID) or ""
     if isinstance(block, ToolCall):
-        return ToolCall(
-            call_id=call_id,
-            name=line(block.name, _ID) or "",
-            input=_text(block.input, mask),
-            omitted=_omitted(block.omitted, block.input),
-        )
-    return ToolResult(
-        call_id=call_id,
-        output=_text(block.output, mask),
-        failed=block.failed,
-        omitted=_omitted(block.omitted, block.output),
-    )
+        text, omitted = _text(block.input, block.omitted, mask)
+        return ToolCall(call_id=call_id, name=line(block.name, _ID) or "", input=text, omitted=omitted)
+    text, omitted = _text(block.output, block.omitted, mask)
+    return ToolResult(call_id=call_id, output=text, failed=block.failed, omitted=omitted)
 
 
-def _text(text: str, mask: Callable[[str], str]) -> str:
-    """Within bounds and without secrets: of one that reaches across the bound nothing is left either."""
-    if len(text) <= BLOCK_LIMIT:
-        return mask(text)
-    masked = mask(text[: BLOCK_LIMIT + _SECRET])
-    if len(text) > BLOCK_LIMIT + _SECRET:
-        # The last may have been cut in two, and what was masked before it may have brought it within the bound.
-        masked = masked[:-_SECRET]
-    return masked[:BLOCK_LIMIT]
-
-
-def _omitted(told: int, text: str) -> int:
-    if told == 0 and len(text) <= BLOCK_LIMIT:
-        return 0
-    return min(max(told, 0), _COUNT) + max(len(text) - BLOCK_LIMIT, 0)
+def _text(text: str, omitted: int, mask: Mask) -> tuple[str, int]:
+    """Within bounds and without secrets, and how much is left out. Of a secret that reaches across a bound, be it ours
+    or the worker's own (who has ``omitted`` so much), nothing is left either."""
+    if omitted <= 0 and len(text) <= BLOCK_LIMIT:
+        return mask(text), 0
+    omitted = min(max(omitted, 0), _COUNT)
+    known = text[: BLOCK_LIMIT + mask.reach]
+    if omitted == 0 and len(known) == len(text):
+        return mask(text)[:BLOCK_LIMIT], len(text) - BLOCK_LIMIT
+    masked = mask.beginning(known)[:BLOCK_LIMIT]
+    return masked, omitted + max(len(text) - len(masked), 0)
 
 
 def _tokens(told: Tokens) -> Tokens:

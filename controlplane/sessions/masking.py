@@ -13,6 +13,9 @@ import msgspec
 
 MASKED: Final = "[masked]"
 
+LONGEST: Final = 4_096
+"""Characters of the longest secret that is expected, unless Perry knows a longer one."""
+
 KNOWN_LENGTH: Final = 8
 """Characters that a known secret has at least; twice as many where none is a digit: it may be an innocent word."""
 
@@ -93,6 +96,8 @@ class Mask:
         # The longest first: one may contain another.
         self._known = sorted(filter(_is_known, pieces), key=len, reverse=True)
         self._signs = ahocorasick_rs.AhoCorasick({*self._known, *LITERALS}, store_patterns=True)
+        self.reach = max([LONGEST, *(len(value) for value in self._known if "\n" not in value)])
+        """Characters of the longest secret; of one of several lines, each is masked by itself."""
 
     def __call__(self, text: str) -> str:
         """The text without its secrets."""
@@ -107,6 +112,12 @@ class Mask:
             if not signs.isdisjoint(shape.literals):
                 text = shape.pattern.sub(_keep, text)
         return text
+
+    def beginning(self, text: str) -> str:
+        """Of a text whose end is not there: what can be told without it. The end of what is there is left out, since
+        it may be the beginning of a secret that nothing tells from other words."""
+        # What is masked may be longer than what it stands for, and never twice as long.
+        return self(text)[: -2 * self.reach]
 
 
 def _is_known(value: str) -> bool:

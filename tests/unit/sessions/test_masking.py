@@ -1,13 +1,17 @@
 """Which secrets are taken out of what is indexed, and what is left alone."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controlplane.sessions.aggregate import message_of, title_of
 from controlplane.sessions.masking import MASKED, Mask
-from protocol.sessions import Block, Message, MessageRole, Text, ToolResult
+from protocol.sessions import Block, Message, MessageRole, Text, ToolCall, ToolResult
 from protocol.worker import BLOCK_LIMIT, SessionFacts
+from worker.sessions import blocks
 
 A = "A1b2C3d4E5f6G7h8I9j0" * 4
 SECRETS = [
@@ -110,20 +114,54 @@ def test_what_was_masked_brings_in_no_half_of_another_secret() -> None:
         assert A[:2] not in kept(Text(text=text))
 
 
+KNOWN = "".join(f"Q{number}" for number in range(2_500))
+"""A secret that Perry knows, longer than any that has a shape."""
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    secret=st.sampled_from([*(secret for _, secret in SECRETS), KNOWN, f"Authorization: Basic {A[:40]}"]),
+    at=st.floats(0, 1),
+    around=st.sampled_from([(" ", " "), ("'", "'"), ("=", "&x"), ('":"', '"}'), ("", "")]),
+    filler=st.sampled_from(["x ", "authorization:basic hunter ", "-----begin private key----- ", "é\n"]),
+    make=st.sampled_from(
+        [blocks.text, blocks.thinking, partial(blocks.tool_result, "c"), partial(blocks.tool_call, "c", "n")]
+    ),
+)
+def test_a_secret_across_the_workers_cut_leaves_nothing(
+    secret: str, at: float, around: tuple[str, str], filler: str, make: Callable[[str], Block]
+) -> None:
+    """Wherever in the secret the worker cuts, and whatever is masked before it."""
+    before = (filler * BLOCK_LIMIT)[: BLOCK_LIMIT - len(around[0]) - round(at * len(secret))]
+    told = make(before + around[0] + secret + around[1] + filler * 10)
+    assert told.omitted > 0
+    found = kept(told, Mask([KNOWN]))
+    assert len(found) <= BLOCK_LIMIT and len(found) > BLOCK_LIMIT // 2
+    assert not any(piece in found for piece in (A[:2], KNOWN[:4], "IOSF", "eyJhbG"))
+
+
+def test_what_is_left_out_is_counted() -> None:
+    told = blocks.text("x" * (BLOCK_LIMIT + 1_000))
+    message = message_of(Message(ordinal=0, id="m", role=MessageRole.USER, blocks=[told]), Mask(), now=0)
+    assert message is not None and isinstance(message.blocks[0], Text)
+    assert len(message.blocks[0].text) + message.blocks[0].omitted == BLOCK_LIMIT + 1_000
+
+
 def test_a_title_is_masked_before_it_is_cut() -> None:
     for before in range(150, 200):
         title = "t" * before + f" ghp_{A[:36]}"
         assert A[:2] not in title_of(SessionFacts(title=title), [], "", False, Mask())
 
 
-def kept(block: Block) -> str:
+def kept(block: Block, mask: Mask | None = None) -> str:
     """The text of a block as it is kept."""
     told = Message(ordinal=0, id="m", role=MessageRole.TOOL, blocks=[block])
-    message = message_of(told, Mask(), now=0)
+    message = message_of(told, mask or Mask(), now=0)
     assert message is not None
     [found] = message.blocks
-    assert isinstance(found, Text | ToolResult)
-    return found.text if isinstance(found, Text) else found.output
+    if isinstance(found, ToolResult):
+        return found.output
+    return found.input if isinstance(found, ToolCall) else found.text
 
 
 def test_no_text_takes_long() -> None:
