@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from tests.unit.cli.agent import FakeAgent, workspace
+from tests.unit.cli.conftest import Perry
 
 
 def completed(words: str) -> str:
@@ -25,3 +26,9 @@ def test_names_complete(agent: FakeAgent) -> None:
 def test_no_agent_completes_nothing(agent: FakeAgent) -> None:
     agent.token = "other"
     assert completed("perry info a") == ""
+
+
+def test_zsh_has_what_its_script_needs_also_where_the_profile_says_nothing(perry_: Perry) -> None:
+    lines = perry_("completion", "zsh").stdout.splitlines()
+    assert lines[0] == "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
+    assert any("compdef" in line for line in lines[1:])
