@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -86,9 +87,10 @@ class Following:
 class Worker:
     """All parts, behind one stream."""
 
-    def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
+    def __init__(self, settings: Settings, parts: Sequence[Part], listening: Mapping[int, socket.socket]) -> None:
         self._settings = settings
         self._parts = parts
+        self._listening = listening.get(settings.port)
         self._journal = Journal()
         self._stream = Stream(
             version=own_version(),
@@ -101,7 +103,7 @@ class Worker:
 
     async def run(self) -> None:
         """Until cancelled. Listens first: the rest may take a while."""
-        server = await self._stream.listen(self._settings.host, self._settings.port)
+        server = await self._stream.listen(self._settings.host, self._settings.port, self._listening)
         async with server, asyncio.TaskGroup() as tasks:
             port = server.sockets[0].getsockname()[1]
             log.info("worker %s listens on %s:%d", own_version(), self._settings.host, port)
@@ -128,8 +130,8 @@ class Worker:
             await asyncio.sleep(AGAIN_SECONDS)
 
 
-def parts_of(settings: Settings) -> list[Part]:
-    """Everything that this worker does."""
+def parts_of(settings: Settings, listening: Mapping[int, socket.socket]) -> list[Part]:
+    """Everything that this worker does. ``listening`` has sockets that do so already, by their port."""
     sessions = LocalSessions(coding_agents(settings.home, os.environ), settings.home)
     project = settings.home / os.environ.get("PERRY_WORKSPACE", "")
     server = Server(settings.home)
@@ -137,14 +139,19 @@ def parts_of(settings: Settings) -> list[Part]:
     tasks = Tasks(settings.home / ".local/state/perry/tasks", project, server, runner_command())
     signals = Signals(settings.home / ".local/state/perry/signals")
     spool = Spool(settings.home / ".local/state/perry/wakes")
-    wakes = Wakes(spool, os.environ.get("PERRY_WORKSPACE", ""), port=settings.wake_port)
+    wakes = Wakes(
+        spool,
+        os.environ.get("PERRY_WORKSPACE", ""),
+        port=settings.wake_port,
+        listening=listening.get(settings.wake_port),
+    )
     return [Following(sessions, own_version()), opencode, tasks, signals, wakes]
 
 
-async def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
+async def run(settings: Settings, listening: Mapping[int, socket.socket]) -> None:
+    """Until SIGTERM or SIGINT. ``listening`` has sockets that do so already, by their port."""
     loop = asyncio.get_running_loop()
-    worker = asyncio.create_task(Worker(settings, parts_of(settings)).run())
+    worker = asyncio.create_task(Worker(settings, parts_of(settings, listening), listening).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.cancel)
     try:

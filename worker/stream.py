@@ -7,6 +7,7 @@ import asyncio
 import hmac
 import http
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,10 @@ class Stream:
         self._decoder = msgspec.json.Decoder(FromControlPlane)
         self._unread = msgspec.json.Decoder(_Unread)
 
-    async def listen(self, host: str, port: int) -> Server:
-        """On TCP, for those who know the secret. Port 0 takes any."""
-        return await serve(self._serve, host, port, process_request=self._admit, **_OPTIONS)
+    async def listen(self, host: str, port: int, listening: socket.socket | None = None) -> Server:
+        """On TCP, for those who know the secret. Port 0 takes any; ``listening`` does so already."""
+        where: dict[str, Any] = {"host": host, "port": port} if listening is None else {"sock": listening}
+        return await serve(self._serve, process_request=self._admit, **where, **_OPTIONS)
 
     async def listen_inside(self, path: Path) -> Server:
         """On a unix socket, for those who may enter its folder."""

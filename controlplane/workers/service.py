@@ -17,6 +17,9 @@ from protocol.workspaces import WorkerState, Workspace, WorkspaceStatus, Workspa
 
 log = logging.getLogger(__name__)
 
+HELD_SECONDS = 5.0
+"""The longest that a workspace's worker is left alone while the rest of its start goes on."""
+
 COMES_UP_SECONDS = 15.0
 LOOK_SECONDS = 60.0
 OTHER_COMES_UP_SECONDS = 5.0
@@ -98,11 +101,15 @@ class WorkerService:
     async def attend(
         self, workspace: str, container: ContainerState, address: str | None, enough: anyio.Event
     ) -> str | None:
-        self.fleet.follow(workspace, address)
         await self.learn_version()
         wanted, has = self._wanted, container.labels.get(WORKER_LABEL) or None
         if wanted is None and has is None:
             raise StepFailed("There is no image perry/worker to take it from; `perry agent build` makes it.")
+        if wanted is None or has == wanted:
+            # To be dialled has it load itself (worker/waiting.py), beside what somebody waits for.
+            with anyio.move_on_after(HELD_SECONDS):
+                await enough.wait()
+        self.fleet.follow(workspace, address)
         if wanted is None or has == wanted:
             place = await self._connected(workspace, COMES_UP_SECONDS, enough)
             if place is None and enough.is_set():

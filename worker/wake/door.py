@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -56,10 +57,20 @@ class Refused(Exception):
 class Wakes:
     """Door and spool, as a part of the worker (:class:`worker.ports.Part`)."""
 
-    def __init__(self, spool: Spool, workspace: str, *, host: str = "127.0.0.1", port: int = WAKE_PORT) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        workspace: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = WAKE_PORT,
+        listening: socket.socket | None = None,
+    ) -> None:
+        """``listening`` is a socket that does so already, for the first time that it runs."""
         self._spool = spool
         self._workspace = workspace
         self._address = (host, port)
+        self._listening = listening
         self._connections: set[asyncio.Task[None]] = set()
         self.port: int | None = None
         """The one that is listened on."""
@@ -67,7 +78,11 @@ class Wakes:
     async def run(self, told: Told) -> None:
         """Tell what is there, and take what comes; for ever. Connections end with it."""
         await self._spool.open(told)
-        server = await asyncio.start_server(self._serve, *self._address, limit=HEAD_LIMIT)
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            server = await asyncio.start_server(self._serve, sock=listening, limit=HEAD_LIMIT)
+        else:
+            server = await asyncio.start_server(self._serve, *self._address, limit=HEAD_LIMIT)
         self.port = server.sockets[0].getsockname()[1]
         try:
             # It serves. serve_forever() would, when cancelled, wait for the connections to end by themselves.

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[3]
@@ -43,10 +44,20 @@ class WorkerProcess:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        self.launch()
+        self.wait(self._listens)
+
+    def launch(self, *words: str) -> None:
+        """Start it, and wait for nothing."""
+        command = [sys.executable, "-m", "worker", "serve", *words]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "worker", "serve"], env=self.environ, stderr=log)
+            self.process = subprocess.Popen(command, env=self.environ, stderr=log)
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Until that is so, while it runs."""
+        assert self.process is not None
         deadline = time.monotonic() + 30
-        while not self._listens():
+        while not until():
             assert time.monotonic() < deadline and self.process.poll() is None, self.log.read_text()
             time.sleep(0.02)
 

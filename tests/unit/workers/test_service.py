@@ -115,6 +115,7 @@ class Case:
 
 @pytest.fixture
 async def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    monkeypatch.setattr(services, "HELD_SECONDS", 0.01)
     for name in ("COMES_UP_SECONDS", "OTHER_COMES_UP_SECONDS", "NONE_COMES_UP_SECONDS"):
         monkeypatch.setattr(services, name, 0.3)
     async with anyio.create_task_group() as tasks:
@@ -139,6 +140,26 @@ async def test_one_that_is_coming_up_is_not_waited_for_longer_than_the_rest_take
     assert shown is not None and shown.state is WorkerState.CONNECTING
     case.comes_up()
     await until(lambda: case.changed == ["alpha"])
+
+
+async def test_one_is_left_alone_until_the_rest_of_the_start_is_done(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "HELD_SECONDS", 60.0)
+    case.comes_up()
+    enough = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(case.attend, "i", enough)
+        await anyio.wait_all_tasks_blocked()
+        assert case.service.shown("alpha") is None
+        enough.set()
+    await until(lambda: case.changed == ["alpha"])
+
+
+async def test_one_is_not_left_alone_for_long(case: Case) -> None:
+    case.comes_up()
+    assert await case.attend(enough=anyio.Event()) is None
+    assert case.changed == ["alpha"]
 
 
 async def test_an_image_without_one_is_brought_one(case: Case) -> None:
