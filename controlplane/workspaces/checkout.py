@@ -14,6 +14,7 @@ from controlplane.ports import Engine, ExecOutput, Uploads
 from controlplane.workspaces import repository
 from controlplane.workspaces.environment import in_environment
 from controlplane.workspaces.spec import HOME
+from protocol import reflog
 from protocol.workspaces import UnsavedWork
 
 USER = "workspace"
@@ -22,7 +23,6 @@ CLONE_SECONDS = 3600
 LOOK_SECONDS = 20
 CHUNK = 1 << 20
 LINES_SHOWN = 20
-FETCHES = 500
 
 GIT_ENV = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -173,14 +173,14 @@ class Checkout:
         return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed)
 
     async def _unpushed(self, container: str, git: list[str]) -> ExecOutput:
-        """Commits that no remote has, and that were not fetched either, one a line."""
+        """Commits that no remote has, and that did not come from elsewhere either, one a line."""
         commits = [*git, "log", "--oneline", "--branches", "HEAD", "--not", "--remotes"]
         found = await self._run(container, commits)
         if not found.stdout.strip():
             return found
-        names = ["log", "-g", f"--max-count={FETCHES}", "--format=%H %gs", "--branches"]
-        fetched = repository.fetched((await self._run(container, [*git, *names])).stdout.decode(errors="replace"))
-        return await self._run(container, [*commits, *fetched]) if fetched else found
+        said = [await self._run(container, [*git, *question]) for question in (reflog.CHANGES, reflog.REMOTES)]
+        others = reflog.elsewhere(*(each.stdout.decode(errors="replace") for each in said))
+        return await self._run(container, [*commits, *others]) if others else found
 
     async def _run(self, container: str, command: list[str]) -> ExecOutput:
         return await self._engine.exec(container, command, user=USER, cwd=HOME, env=GIT_ENV, limit=1 << 16)

@@ -77,20 +77,6 @@ def same(one: str, other: str) -> bool:
     return plain(one) == plain(other)
 
 
-def fetched(log: str) -> list[str]:
-    """Commits that were fetched from elsewhere under a branch's name, as ``gh pr checkout`` does it for forks.
-
-    ``log`` has ``<commit> <words>`` for each change of a branch, in git's words (https://git-scm.com/docs/git-reflog).
-    What was fetched from a folder may be nowhere but in this workspace.
-    """
-    found: dict[str, None] = {}
-    for id_, _, words in (line.partition(" ") for line in log.splitlines()):
-        nearby = any(word.startswith(("/", ".", "~", "file:")) for word in words.split())
-        if words.startswith("fetch") and not nearby and re.fullmatch("[0-9a-f]{40,64}", id_):
-            found[id_] = None
-    return list(found)
-
-
 def advice(git_said: str) -> str:
     """What to do about the reason that git gives, as a clause to follow its words; empty where we know no better."""
     said = git_said.lower()

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from protocol import reflog
 from protocol.tasks import Commit
 from protocol.worker import TaskOutcome
 
@@ -12,8 +13,6 @@ SECONDS: Final = 15
 COMMITS: Final = 200
 STAT_LIMIT: Final = 20_000
 CHANGES: Final = 500
-NEARBY: Final = ("/", ".", "~", "file:")
-"""How a place on this machine begins."""
 
 
 class _Failed(Exception):
@@ -60,23 +59,8 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
 
 
 def _others(folder: str) -> list[str]:
-    """Commits of others that a branch was put on since the clone: work that no task did, and that is elsewhere too.
-
-    ``gh pr checkout`` makes a branch of a remote's, or fetches what a fork has, without a remote for it. The branches'
-    own log tells, as https://git-scm.com/docs/git-reflog has it; what was fetched from a folder is not counted.
-    """
-    remotes = tuple(f"{name}/" for name in ("refs/remotes", *_git(folder, "remote").split()))
-    log = _git(folder, "log", "-g", f"--max-count={CHANGES}", "--format=%H %gs", "--branches")
-    found: dict[str, None] = {}
-    for id_, _, words in (line.partition(" ") for line in log.splitlines()):
-        made_of = words.removeprefix("branch: Created from ")
-        if words.startswith("fetch"):
-            counts = not any(word.startswith(NEARBY) for word in words.split())
-        else:
-            counts = made_of.startswith(remotes) or (words.startswith("pull") and words.endswith(": Fast-forward"))
-        if counts:
-            found[id_] = None
-    return list(found)
+    """Commits of others that a branch was put on since the clone: work that no task did, and that is elsewhere too."""
+    return reflog.elsewhere(_git(folder, *reflog.CHANGES), _git(folder, *reflog.REMOTES))
 
 
 def _start(folder: str, base: str | None, others: list[str]) -> str | None:

@@ -63,21 +63,6 @@ def test_a_credential_is_never_shown() -> None:
     assert repository.shown("https://user:secret@example.org/a?token=b") == "https://example.org/a"
 
 
-def test_what_was_fetched_is_elsewhere_too() -> None:
-    one, two, three = ("1" * 40, "2" * 40, "3" * 64)
-    log = f"""{one} commit: Mine
-{two} fetch origin refs/pull/87/head:patch-1: storing ref
-{two} fetch -q origin +refs/heads/x:refs/remotes/origin/x: storing head
-{three} fetch https://example.com/you/project x:y: fast-forward
-{one} fetch ../near main:near: storing head
-{one} fetch -q /tmp/other main:near: storing head
-{one} fetch file:///tmp/other main:near: storing head
---all fetch origin: storing head
-{one} branch: Created from HEAD
-"""
-    assert repository.fetched(log) == [two, three]
-
-
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
