@@ -1,12 +1,17 @@
 """``perry``: the command line. Each command's module is imported when it is called, and not before."""
 
+import errno
 import importlib
+import os
 import sys
 from typing import Any, Final
 
 import click
 
 from cli.errors import EXIT_CODES, Interrupted
+
+CANNOT_BE_WRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
+"""Of standard output: its disk is full, its terminal is gone, nobody reads it."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "start": ("cli.commands.start", "Create or start a workspace."),
@@ -102,7 +107,24 @@ def perry() -> None:
 
 def main() -> None:
     """Entry point of the program ``perry``."""
+    # A program may be started with its output closed; Python has no stream then.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A terminal of another encoding shows a question mark, and no traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    perry(prog_name="perry")
+    try:
+        try:
+            perry(prog_name="perry")
+        finally:
+            sys.stdout.flush()
+    except OSError as exc:
+        if exc.errno not in CANNOT_BE_WRITTEN:
+            raise
+        # What is left in its buffer would be tried, and would fail, once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if exc.errno != errno.EPIPE:
+            from cli import output
+
+            output.error(f"The output cannot be written: {exc.strerror}.")
+        sys.exit(1)

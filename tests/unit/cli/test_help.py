@@ -69,3 +69,19 @@ def test_what_list_needs_is_quick_to_import() -> None:
     done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
     slow = {"httpx", "websockets", "rich", "asyncio", "litestar", "uvicorn", "anyio", "subprocess", "controlplane"}
     assert not slow & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_the_output_is_a_sentence(unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", "from cli.main import main; main()", "--help"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env={"PYTHONUNBUFFERED": unbuffered, "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "Error: The output cannot be written: No space left on device.\n")
+
+
+def test_output_may_be_closed() -> None:
+    command = f"exec {sys.executable} -P -c 'from cli.main import main; main()' --help >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
