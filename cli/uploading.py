@@ -15,32 +15,20 @@ def uploaded(client: Client, clone: str, branch: str | None) -> tuple[str, str |
     """What to ask for as ``clone``, ``origin`` and ``branch``: an upload in place of a path; a URL stays as it is."""
     from cli import bundle
 
-    if bundle.local_path(clone) is None:
-        return clone, None, branch
-    (upload,), origin, branch = uploads(client, clone, 1, branch)
-    return upload, origin, branch
-
-
-def uploads(
-    client: Client, clone: str, count: int, branch: str | None = None
-) -> tuple[list[str], str | None, str | None]:
-    """The same for a path, as often as wanted: each upload is cloned once."""
-    from cli import bundle
-
     path = bundle.local_path(clone)
-    assert path is not None
+    if path is None:
+        return clone, None, branch
     repository = bundle.inspect(path)
     branch = bundle.branch_to_take(repository, branch)
-    names = [secrets.token_hex(16) for _ in range(count)]
+    name = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="perry-") as folder:
         file = Path(folder) / "bundle"
         bundle.write(repository, file)
         output.note(f"The committed state of {path} travels as a git bundle ({output.size(file.stat().st_size)}).")
         if sentence := bundle.left_out(repository).sentence():
             output.note(sentence)
-        for name in names:
-            client.upload(name, file, _Progress())
-    return [f"upload:{name}" for name in names], repository.origin, branch
+        client.upload(name, file, _Progress())
+    return f"upload:{name}", repository.origin, branch
 
 
 class _Progress:

@@ -114,32 +114,31 @@ def _read(name: str, value: Any) -> Any:
 
 
 def with_repositories(client: Client, batch: StartBatch, *, dry: bool) -> StartBatch:
-    """The batch with an upload for each item whose repository is a folder here. Nothing is sent where it is ``dry``,
-    or where the agent would refuse the batch."""
+    """The batch with uploads in place of folders here: one for each folder, however many items clone it. Nothing is
+    sent where it is ``dry``, or where the agent would refuse the batch."""
     from cli import bundle, uploading
 
-    wanting: dict[tuple[str, str | None], list[int]] = {}
+    wanting: dict[str, list[int]] = {}
     own = list(batch.items)
     for i, each in enumerate(batch.items):
         clone = (each.clone or batch.clone or "").replace(PLACE, each.item)
         branch = each.branch or batch.branch
         if clone and bundle.local_path(clone) is not None:
-            wanting.setdefault((clone, branch), []).append(i)
+            wanting.setdefault(clone, []).append(i)
             own[i] = msgspec.structs.replace(each, clone=UPLOAD_OF_NOTHING, branch=branch)
     unsent = msgspec.structs.replace(batch, items=own)
     if dry or not wanting:
         return unsent
     _must_be_taken(client, unsent)
-    for (clone, branch), places in wanting.items():
-        sent, origin, checked_out = uploading.uploads(client, clone, len(places))
-        for i, upload in zip(places, sent, strict=True):
-            own[i] = msgspec.structs.replace(own[i], clone=upload, origin=origin, branch=branch or checked_out)
+    for clone, places in wanting.items():
+        upload, origin, checked_out = uploading.uploaded(client, clone, None)
+        for i in places:
+            own[i] = msgspec.structs.replace(own[i], clone=upload, origin=origin, branch=own[i].branch or checked_out)
     return msgspec.structs.replace(batch, items=own)
 
 
 def _must_be_taken(client: Client, batch: StartBatch) -> None:
-    """What the agent would say of it at its start, as far as it can be known before: a repository is sent once for
-    each item, and may be large."""
+    """What the agent would say of it at its start, as far as it can be known before: a repository may be large."""
     plan = client.call("batches.plan", BatchPlan, batch)
     there = sorted(each.workspace for each in plan.items if each.exists)
     if not there or batch.reuse:

@@ -8,6 +8,7 @@ import msgspec
 
 from controlplane.db import Database
 from controlplane.tasks.state import SHOWN, Record, Wishes
+from controlplane.workspaces.repository import UPLOADED
 from protocol.tasks import TaskState
 from protocol.worker import TaskOutcome
 
@@ -60,6 +61,15 @@ class Store:
             (len(keys), keys, but),
         )
         return rows[0]["id"] if rows else None
+
+    def uploads(self) -> set[str]:
+        """The uploads that tasks which have not begun have yet to clone, by their ids."""
+        rows = self._db.rows(
+            "SELECT DISTINCT substr(json_extract(request, '$.clone'), ?) AS id FROM tasks "
+            "WHERE settled = 0 AND state = ? AND json_extract(request, '$.clone') LIKE ?",
+            (len(UPLOADED) + 1, TaskState.QUEUED, f"{UPLOADED}%"),
+        )
+        return {row["id"] for row in rows}
 
     def unsettled(self) -> list[Record]:
         """What is not done with, in order: queued, under way, or ended with something still owed."""

@@ -119,6 +119,7 @@ class Core:
             bus=bus,
             checkpoint=checkpoint,
         )
+        self._uploads.keep_while(self._work.uploads)
         announcers.add(self._work.dispatcher)
         for follower in (self._sessions.follower, *self._work.followers, self._spools):
             self._workers.register(follower)

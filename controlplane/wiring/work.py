@@ -58,6 +58,7 @@ class WorkParts:
     ) -> None:
         self._bus = bus
         task_store, news = TaskStore(database), News()
+        self._task_store = task_store
         self.dispatcher = Dispatcher(
             task_store,
             workspaces,
@@ -79,7 +80,7 @@ class WorkParts:
             stall=timedelta(seconds=settings.tasks.stall),
         )
         self._signals = Signals(waker, wanted=settings.wake.sessions, of_task=task_store.works_in)
-        batch_store = BatchStore(database)
+        batch_store = self._batch_store = BatchStore(database)
         collector = Collector(folder, self.tasks, workspaces, engine)
         self._driver = Driver(
             batch_store,
@@ -99,6 +100,10 @@ class WorkParts:
     def followers(self) -> tuple[WorkerFollower, ...]:
         """Who has to hear what every worker tells."""
         return (self.dispatcher, self._signals)
+
+    def uploads(self) -> set[str]:
+        """The ids of local repositories that what has not begun has yet to clone."""
+        return {*self._task_store.uploads(), *self._batch_store.uploads()}
 
     def run_in(self, tasks: TaskGroup) -> None:
         """All that goes on by itself does so in this task group."""

@@ -5,7 +5,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from controlplane.errors import InvalidInput
 
-UPLOAD = re.compile(r"^upload:([a-z0-9]{16,64})$")
+UPLOADED = "upload:"
+"""How a local repository that was sent ahead is spelt; its id follows."""
+UPLOAD = re.compile(rf"^{UPLOADED}([a-z0-9]{{16,64}})$")
 SCP_LIKE = re.compile(r"^(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?!/{2})[^\s:][^\s]*$")
 BRANCH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,250}$")
 SCHEMES = frozenset({"https", "http", "ssh", "git"})
@@ -23,7 +25,7 @@ def valid_clone(clone: str) -> str:
     """A repository that git may be handed, or InvalidInput. Never a transport that runs commands or reads files."""
     if any(ord(character) < 32 or ord(character) == 127 for character in clone) or len(clone) > 2000:
         raise InvalidInput(f"The repository has control characters in it or is too long; {ADVICE}.")
-    if clone.startswith("upload:"):
+    if clone.startswith(UPLOADED):
         if upload_id(clone) is None:
             raise InvalidInput("That is no upload's id; send the bundle to PUT /uploads/<id> first.")
         return clone

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable, Collection
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 KEPT_SECONDS: Final = 24 * 3600
 """How long an upload that nobody takes is kept."""
 
-_SWEEP_EVERY = 3600
+_SWEEP_EVERY = 600
 _ID = re.compile(r"[a-z0-9]{16,64}")
 _BUFFER = 1 << 20
 
@@ -32,7 +32,13 @@ class UploadFolder:
         """``limit`` is the most bytes that one upload may have."""
         self.limit = limit
         self._folder = folder
+        self._needed: Callable[[], Collection[str]] = tuple
+        self._taken: set[str] = set()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def keep_while(self, needed: Callable[[], Collection[str]]) -> None:
+        """What is ``needed`` (ids) stays, however old it is and whoever has taken it. Asked on the event loop."""
+        self._needed = needed
 
     def path(self, upload_id: str) -> Path | None:
         """Where a complete upload lies; None where there is none."""
@@ -42,8 +48,13 @@ class UploadFolder:
         return file if file.is_file() else None
 
     def discard(self, upload_id: str) -> None:
-        """Remove an upload; nothing happens where there is none."""
-        if _ID.fullmatch(upload_id):
+        """One who needed an upload has taken it: it goes, at once or with the first sweep after nobody needs it any
+        more. Nothing happens where there is none."""
+        if not _ID.fullmatch(upload_id):
+            return
+        if upload_id in self._needed():
+            self._taken.add(upload_id)
+        else:
             (self._folder / upload_id).unlink(missing_ok=True)
 
     async def receive(self, upload_id: str, body: AsyncIterable[bytes], announced: int | None) -> None:
@@ -83,21 +94,30 @@ class UploadFolder:
     def _too_large(self) -> TooLarge:
         return TooLarge(f"An upload may have {self.limit} bytes; send less, or raise uploads.limit.")
 
-    def sweep(self, *, older_than: float = KEPT_SECONDS) -> None:
-        """Remove what has lain for so many seconds, and what broken transfers left."""
-        deadline = time.time() - older_than
+    async def sweep(self) -> None:
+        """Remove what was taken, what nobody has taken for a day, and what broken transfers left, but for what is
+        needed."""
+        needed = frozenset(self._needed())
+        taken, self._taken = self._taken - needed, self._taken & needed
+        await anyio.to_thread.run_sync(self._sweep, needed, taken)
+
+    def _sweep(self, needed: Collection[str], taken: Collection[str]) -> None:
+        deadline = time.time() - KEPT_SECONDS
         for file in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if file.is_file() and file.stat().st_mtime < deadline:
+                if file.name in needed or not file.is_file():
+                    continue
+                if file.name in taken or file.stat().st_mtime < deadline:
                     file.unlink()
 
     async def sweep_for_ever(self) -> None:
-        """Sweep now and every hour."""
+        """Sweep now and every few minutes."""
         while True:
             try:
-                await anyio.to_thread.run_sync(self.sweep)
-            except OSError as exc:
-                log.warning("old uploads could not be swept: %s", exc)
+                await self.sweep()
+            except Exception:
+                # Such as a disk, or a state.db, that cannot be read just now: what is needed is not known then.
+                log.exception("old uploads could not be swept")
             await anyio.sleep(_SWEEP_EVERY)
 
 

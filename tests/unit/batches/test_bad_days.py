@@ -102,3 +102,16 @@ async def test_what_may_be_read_later_is_read_later(
     async with plane.at_work():
         done = await plane.settled(await plane.service.start(wanted("one", remove_when=RemoveWhen.DONE)))
     assert done.items[0].removal == "deleted" and not failures
+
+
+async def test_what_items_clone_that_was_sent_ahead_is_needed_until_they_are_done_with(plane: Plane) -> None:
+    upload = "upload:" + "a" * 32
+    async with plane.at_work():
+        started = await plane.service.start(wanted("sleep", "two", parallel=1, clone=upload))
+        other = await plane.service.start(wanted("x", clone="https://x/upload:y.git"))
+        await plane.eventually(lambda: "sleep" in plane.world.begun)
+        assert plane.store.uploads() == {"a" * 32}
+        await plane.settled(other)
+        plane.world.ends("pr-sleep")
+        await plane.settled(started)
+    assert plane.store.uploads() == set()

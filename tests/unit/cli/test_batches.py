@@ -187,7 +187,7 @@ def repository(tmp_path: Path) -> str:
 def test_nothing_is_sent_for_a_batch_that_is_refused(
     agent: FakeAgent, perry_: Perry, tmp_path: Path, repository: str
 ) -> None:
-    """Copies of a whole repository take their time, and the agent keeps them for a while."""
+    """A whole repository takes its time, and the agent keeps it for a while."""
     ends(agent)
     dispatch = ("dispatch", "--each", "1-8", "--name", "p-{}", "--clone", repository, "x", "--no-wait")
     agent.answers["batches.plan"] = BatchPlan(items=[planned(item, exists=item != "1") for item in "12345678"])
@@ -206,17 +206,17 @@ def test_nothing_is_sent_for_a_batch_that_is_refused(
     assert not agent.uploads and not [call for call, _ in agent.calls if call == "batches.start"]
     agent.answers["batches.plan"] = BatchPlan(items=[planned("1", exists=True)])
     assert perry_(*dispatch, "--reuse").exit_code == 0
-    assert len(agent.uploads) == 8
+    assert len(agent.uploads) == 1
 
 
-def test_a_local_repository_is_sent_for_each_item(agent: FakeAgent, perry_: Perry, repository: str) -> None:
+def test_a_local_repository_is_sent_once_for_all_items(agent: FakeAgent, perry_: Perry, repository: str) -> None:
     ends(agent)
     agent.answers["batches.plan"] = BatchPlan(items=[planned("86", exists=False), planned("87", exists=False)])
     options = ["--clone", repository, "x"]
     assert perry_("dispatch", "--each", "86,87", "--name", "p-{}", *options, "--no-wait").exit_code == 0
     sent = asked(agent)["items"]
-    assert [f"upload:{name}" for name in agent.uploads] == [each["clone"] for each in sent]
-    assert len(agent.uploads) == 2 and all(each["branch"] == "main" for each in sent)
+    (name,) = agent.uploads
+    assert [(each["clone"], each["branch"]) for each in sent] == [(f"upload:{name}", "main")] * 2
     agent.uploads.clear()
     assert perry_("dispatch", "--each", "86", "--name", "p-{}", *options, "--dry-run").exit_code == 0
     assert not agent.uploads and agent.calls[-1][1]["items"][0]["clone"] == asking.UPLOAD_OF_NOTHING

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sqlite3
 import stat
 import time
 from collections.abc import AsyncIterator
@@ -106,6 +107,40 @@ async def test_what_nobody_takes_is_swept_after_a_day(surface: Surface, tmp_path
     with anyio.move_on_after(0.2):
         await surface.uploads.sweep_for_ever()
     assert files(surface, tmp_path) == ["b" * 16]
+
+
+async def test_what_is_needed_stays_until_it_is_not(surface: Surface, tmp_path: Path) -> None:
+    """As a batch's repository, which each of its items clones, some of them a week later."""
+    old, other = tmp_path / "uploads" / ID, tmp_path / "uploads" / ("b" * 16)
+    for file in (old, other):
+        file.write_bytes(b"x")
+        os.utime(file, (time.time() - 7 * KEPT_SECONDS,) * 2)
+    needed = {ID}
+    surface.uploads.keep_while(lambda: needed)
+    await surface.uploads.sweep()
+    surface.uploads.discard(ID)
+    await surface.uploads.sweep()
+    assert files(surface, tmp_path) == [ID]
+    os.utime(old)
+    needed.clear()
+    await surface.uploads.sweep()
+    assert files(surface, tmp_path) == []
+
+
+async def test_where_nobody_can_say_what_is_needed_nothing_goes(
+    surface: Surface, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "uploads" / ID
+    file.write_bytes(b"x")
+    os.utime(file, (time.time() - 2 * KEPT_SECONDS,) * 2)
+
+    def fails() -> set[str]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    surface.uploads.keep_while(fails)
+    with anyio.move_on_after(0.2):
+        await surface.uploads.sweep_for_ever()
+    assert files(surface, tmp_path) == [ID] and "could not be swept" in caplog.text
 
 
 def _typed(folder: UploadFolder) -> Uploads:

@@ -378,3 +378,12 @@ async def test_a_workspace_that_is_not_there(scene: Scene) -> None:
 async def test_a_task_that_is_not_there(scene: Scene) -> None:
     with pytest.raises(NotFound, match="perry tasks list"):
         await scene.service.get("t-000000000000")
+
+
+async def test_what_was_sent_ahead_is_needed_until_the_task_begins(scene: Scene) -> None:
+    task = await scene.dispatch("beta", create=True, clone="upload:" + "a" * 32)
+    await scene.dispatch("alpha", create=True, clone="https://x/y.git", timeout=5)
+    assert scene.store.uploads() == {"a" * 32}
+    async with scene.at_work():
+        await scene.until(task.id, TaskState.RUNNING)
+    assert scene.store.uploads() == set()
