@@ -21,6 +21,12 @@ class GatewaySettings(Section, frozen=True):
     url: str
     token_file: Annotated[str, msgspec.Meta(min_length=1)]
     kind: Literal["clawdbot", "openclaw", "generic"] = "openclaw"
+    pause: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 20.0
+
+    @property
+    def pace(self) -> float:
+        """Seconds between requests after some at once, of those that keep only a few; 0 is no pace."""
+        return 0.0 if self.kind == "generic" else self.pause
 
     def __post_init__(self) -> None:
         if (wrong := url_problem(self.url)) is not None:
@@ -31,7 +37,7 @@ class HookSettings(Section, frozen=True):
     """Wakes."""
 
     gateways: tuple[GatewaySettings, ...] = ()
-    """Who is woken: `name`, `url`, `tokenFile`, `kind`. See docs/howto/wakes.md."""
+    """Who is woken: `name`, `url`, `tokenFile`, `kind`, `pause`. See docs/howto/wakes.md."""
     default: str = ""
     """The name of the gateway that wakes go to; the first where empty."""
 

@@ -7,6 +7,7 @@ turns, so that one with a thousand wakes does not keep the others waiting.
 import bisect
 import math
 from collections import OrderedDict
+from itertools import islice
 
 import msgspec
 
@@ -42,6 +43,17 @@ class Lanes:
             if lane.due <= now:
                 return name, lane.waiting[0]
         return None
+
+    def several(self, now: float, most: int) -> list[tuple[str, int]]:
+        """What :meth:`next` gives, and no more than ``most`` that may follow it, lanes taking turns. What has failed by
+        itself has none beside it."""
+        first = self.next(now)
+        if first is None or self._lanes[first[0]].failures:
+            return [] if first is None else [first]
+        due = [(name, lane.waiting) for name, lane in self._lanes.items() if lane.due <= now and not lane.failures]
+        rounds = min(most, max(len(waiting) for _, waiting in due))
+        turns = ((name, waiting[turn]) for turn in range(rounds) for name, waiting in due if turn < len(waiting))
+        return list(islice(turns, most))
 
     def due(self) -> float:
         """When the first of them is due; infinity where there is none."""

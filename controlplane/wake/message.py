@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -91,6 +92,16 @@ def delivered_text(id_: str, text: str, workspace: str | None, task: str | None)
     if task is not None:
         marks.append(f"task {task}")
     return f"[{', '.join(marks)}] {text}"
+
+
+def together(texts: Sequence[str]) -> str:
+    """What an assistant reads of several wakes that it gets at once: each as it would be by itself."""
+    return texts[0] if len(texts) == 1 else "\n".join([f"[Perry, {len(texts)} wakes that waited]", *texts])
+
+
+def mode_of_all(modes: Iterable[str]) -> WakeMode:
+    """The mode of several at once. A gateway that shows one shows all that it keeps, whatever their modes."""
+    return WakeMode.NOW if WakeMode.NOW in set(modes) else WakeMode.NEXT_HEARTBEAT
 
 
 def audible(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from controlplane.db import Database
+from controlplane.wake.gathering import Gathering
 from controlplane.wake.message import Message, bounded
 from controlplane.wake.record import FIELDS, Record, maybe_time, maybe_way, number_of, record_of, time_of
 from controlplane.wake.verdict import PATIENCE, Verdict
@@ -25,21 +26,10 @@ KEPT_COUNT: Final = 20_000
 ATTEMPTS_KEPT: Final = 50
 """The latest attempts of each wake."""
 
-GATHER_TICK: Final = 0.001
-GATHER_TICKS: Final = 10
-"""A commit waits for others that come right after, in seconds, for as long as more of them do."""
+Ended = tuple[Record, WakeState, Verdict, datetime | None]
+"""A wake after an attempt: what follows, what came of it, and when it is tried again, where it is."""
 
 _OPEN: Final = "settled IS NULL"
-
-
-class _Ticket:
-    """A wake that waits for its commit."""
-
-    def __init__(self, message: Message, gateway: str) -> None:
-        self.message = message
-        self.gateway = gateway
-        self.done = anyio.Event()
-        self.error: Exception | None = None
 
 
 class Outbox:
@@ -49,7 +39,7 @@ class Outbox:
         self._db = database
         self._arrived = arrived
         self._now = now
-        self._tickets: list[_Ticket] = []
+        self._gathering = Gathering(self._commit)
         self._watched: dict[str, anyio.Event] = {}
         self._open: Counter[str] = Counter(
             {row["workspace"] or "": row["n"] for row in self._open_counts()},
@@ -60,39 +50,15 @@ class Outbox:
     async def add(self, message: Message, gateway: str) -> None:
         """Returns when the wake is on the disk. One whose id is known already is that wake, and changes nothing.
 
-        Whoever comes first commits for all who come meanwhile. Cancelled or not, what was given is kept.
+        Those that come at once have one commit. Cancelled or not, what was given is kept.
         """
-        ticket = _Ticket(message, gateway)
-        self._tickets.append(ticket)
-        if len(self._tickets) == 1:
-            with anyio.CancelScope(shield=True):
-                await self._gather()
-                self._commit()
-        else:
-            await ticket.done.wait()
-        if ticket.error is not None:
-            raise ticket.error
+        await self._gathering.add((message, gateway))
 
-    async def _gather(self) -> None:
-        for _ in range(GATHER_TICKS):
-            before = len(self._tickets)
-            await anyio.sleep(GATHER_TICK)
-            if len(self._tickets) == before:
-                return
-
-    def _commit(self) -> None:
-        tickets, self._tickets = self._tickets, []
+    def _commit(self, given: list[tuple[Message, str]]) -> None:
         added: list[Record] = []
-        try:
-            with self._db.transaction():
-                for ticket in tickets:
-                    added += self._insert(ticket.message, ticket.gateway)
-        except Exception as exc:
-            for ticket in tickets:
-                ticket.error = exc
-            added = []
-        for ticket in tickets:
-            ticket.done.set()
+        with self._db.transaction():
+            for message, gateway in given:
+                added += self._insert(message, gateway)
         for record in added:
             self._open[record.workspace or ""] += 1
             self._arrived(record)
@@ -137,6 +103,23 @@ class Outbox:
         """With all of its text."""
         return self._one("number = ?", number)
 
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Those of these wakes that are not settled, in their order, with all of their texts."""
+        marks = ", ".join("?" for _ in numbers)
+        rows = self._db.rows(
+            f"SELECT {FIELDS}, text FROM wakes WHERE {_OPEN} AND number IN ({marks}) ORDER BY number", tuple(numbers)
+        )
+        return [record_of(row) for row in rows]
+
+    def taken_since(self, gateway: str, after: datetime) -> list[datetime]:
+        """When the requests began that a gateway has taken after a moment."""
+        rows = self._db.rows(
+            "SELECT DISTINCT began FROM wake_attempts WHERE gateway = ? AND began > ? AND status BETWEEN 200 AND 299 "
+            "ORDER BY began",
+            (gateway, number_of(after)),
+        )
+        return [time_of(row["began"]) for row in rows]
+
     def page(self, *, workspace: str | None, state: str | None, before: int | None, limit: int) -> list[Record]:
         """The newest first, with the beginning of their texts."""
         wheres = {"workspace = ?": workspace, "state = ?": state, "number < ?": before}
@@ -165,14 +148,8 @@ class Outbox:
         ]
 
     def recover(self) -> list[Record]:
-        """Everything that is not settled, in order and without text, for a forwarder that begins.
-
-        What was cut off in mid-attempt comes first: a gateway that has it already is told it again before anything
-        else, and drops it.
-        """
-        rows = self._db.rows(
-            f"SELECT {FIELDS}, '' AS text FROM wakes WHERE {_OPEN} ORDER BY state <> 'delivering', number"
-        )
+        """Everything that is not settled, in order and without text, for a forwarder that begins."""
+        rows = self._db.rows(f"SELECT {FIELDS}, '' AS text FROM wakes WHERE {_OPEN} ORDER BY number")
         self._db.run("UPDATE wakes SET state = 'queued' WHERE state = 'delivering'")
         return [record_of(row) for row in rows]
 
@@ -182,51 +159,64 @@ class Outbox:
         """Give what waits for a gateway that is not among ``names`` to another."""
         known = list(names)
         marks = ", ".join("?" for _ in known)
-        self._db.run(f"UPDATE wakes SET gateway = ? WHERE {_OPEN} AND gateway NOT IN ({marks})", (default, *known))
+        self._db.run(
+            f"UPDATE wakes SET gateway = ?, sent = NULL WHERE {_OPEN} AND gateway NOT IN ({marks})", (default, *known)
+        )
 
-    def begin(self, number: int) -> Record | None:
-        """Note an attempt before it is made. The record with all of its text; None where it is settled."""
+    def begin(self, numbers: Sequence[int]) -> list[Record]:
+        """Note an attempt, in one request for all of them, before it is made. In their order, with all of their texts,
+        and without those that are settled."""
         now = number_of(self._now())
+        records = []
         with self._db.transaction():
-            rows = self._db.rows(
-                "UPDATE wakes SET state = 'delivering', attempts = attempts + 1, next = NULL "
-                f"WHERE number = ? AND {_OPEN} RETURNING {FIELDS}, text",
-                (number,),
-            )
-            if not rows:
-                return None
-            record = record_of(rows[0])
-            self._db.run(
-                "INSERT INTO wake_attempts (wake, attempt, gateway, began) VALUES (?, ?, ?, ?)",
-                (number, record.attempts, record.gateway, now),
-            )
-            self._db.run(
-                "DELETE FROM wake_attempts WHERE wake = ? AND attempt <= ?", (number, record.attempts - ATTEMPTS_KEPT)
-            )
-        return record
+            for number in sorted(numbers):
+                rows = self._db.rows(
+                    "UPDATE wakes SET state = 'delivering', attempts = attempts + 1, next = NULL, sent = ? "
+                    f"WHERE number = ? AND {_OPEN} RETURNING {FIELDS}, text",
+                    (min(numbers), number),
+                )
+                records += [record_of(row) for row in rows]
+            for record in records:
+                self._db.run(
+                    "INSERT INTO wake_attempts (wake, attempt, gateway, began) VALUES (?, ?, ?, ?)",
+                    (record.number, record.attempts, record.gateway, now),
+                )
+                self._db.run(
+                    "DELETE FROM wake_attempts WHERE wake = ? AND attempt <= ?",
+                    (record.number, record.attempts - ATTEMPTS_KEPT),
+                )
+        return records
 
-    def end(self, record: Record, state: WakeState, verdict: Verdict, again: datetime | None) -> None:
-        """Note how an attempt ended, and what follows for its wake; ``again`` is when it is tried again."""
+    def end(self, ended: Sequence[Ended]) -> None:
+        """Note how an attempt ended for each of its wakes, and what follows."""
         now = number_of(self._now())
-        settled = None if state is WakeState.QUEUED else now
+        beside = f" (with {len(ended) - 1} more at once)" if len(ended) > 1 else ""
+        settled = []
         with self._db.transaction():
-            self._db.run(
-                "UPDATE wake_attempts SET ended = ?, status = ?, answer = ?, way = ? WHERE wake = ? AND attempt = ?",
-                (now, verdict.status, verdict.answer, verdict.way, record.number, record.attempts),
-            )
-            self._db.run(
-                "UPDATE wakes SET state = ?, settled = ?, next = ?, status = ?, answer = ?, way = ? WHERE number = ?",
-                (
-                    state,
-                    settled,
-                    again and number_of(again),
-                    verdict.status,
-                    verdict.answer,
-                    verdict.way,
-                    record.number,
-                ),
-            )
-        if settled is not None:
+            for record, state, verdict, again in ended:
+                open_, answer = state is WakeState.QUEUED, verdict.answer + beside
+                self._db.run(
+                    "UPDATE wake_attempts SET ended = ?, status = ?, answer = ?, way = ? "
+                    "WHERE wake = ? AND attempt = ?",
+                    (now, verdict.status, answer, verdict.way, record.number, record.attempts),
+                )
+                self._db.run(
+                    "UPDATE wakes SET state = ?, settled = ?, next = ?, status = ?, answer = ?, way = ?, "
+                    "sent = CASE WHEN ? THEN sent END WHERE number = ?",
+                    (
+                        state,
+                        None if open_ else now,
+                        again and number_of(again),
+                        verdict.status,
+                        answer,
+                        verdict.way,
+                        open_ and verdict.everybody,
+                        record.number,
+                    ),
+                )
+                if not open_:
+                    settled.append(record)
+        for record in settled:
             self._open[record.workspace or ""] -= 1
             self._tell(record.id)
 

@@ -1,16 +1,17 @@
 """A wake as state.db has it. Pure."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from controlplane.wake.message import delivered_text
-from protocol.wake import SessionTarget, Wake, WakeMode, WakeState, WakeWay
+from protocol.wake import TEXT_LIMIT, SessionTarget, Wake, WakeMode, WakeState, WakeWay
 
 FIELDS: Final = (
     "number, id, lane, workspace, task, mode, session, gateway, state, created, since, next, settled, attempts, "
-    "status, answer, way"
+    "status, answer, way, sent"
 )
 """What is selected of a wake, and ``text`` besides."""
 
@@ -36,6 +37,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
     way: WakeWay | None = None
     session: SessionTarget = SessionTarget.MAIN
+    sent: int | None = None
+    """The first number of the request that it was sent in, while nobody knows whether that arrived. The same wakes go
+    again then, in the same words."""
 
     @property
     def isolated(self) -> bool:
@@ -71,6 +75,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def in_one_request(records: Sequence[Record], most: int) -> list[Record]:
+    """Those, from the first on, that may go in one request: into the assistant's main session, and with no more text
+    than one wake may have. One at least."""
+    chosen, size = [records[0]], len(records[0].whole_text.encode())
+    for record in records[1:most]:
+        size += len(record.whole_text.encode()) + 1
+        if records[0].isolated or record.isolated or size > TEXT_LIMIT:
+            break
+        chosen.append(record)
+    return chosen
+
+
 class Row(Protocol):
     """What a query gives, by the names of columns."""
 
@@ -97,6 +113,7 @@ def record_of(row: Row) -> Record:
         answer=row["answer"],
         way=maybe_way(row["way"]),
         session=SessionTarget(row["session"]),
+        sent=row["sent"],
     )
 
 

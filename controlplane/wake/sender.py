@@ -1,7 +1,7 @@
 """One attempt: a wake is sent to a gateway, and its answer heard."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -11,13 +11,13 @@ import httpcore
 import msgspec
 
 from controlplane.wake.dialer import Dialer
-from controlplane.wake.message import audible
+from controlplane.wake.message import audible, mode_of_all, together
 from controlplane.wake.record import Record
 from controlplane.wake.signature import key_of, signed
 from controlplane.wake.target import Target
 from controlplane.wake.verdict import Fate, Reply, Verdict, of_reply
 from protocol.version import VERSION
-from protocol.wake import SessionTarget
+from protocol.wake import SessionTarget, WakeMode
 
 ANSWER_SECONDS: Final = 120.0
 """So long a gateway may take to answer. Long, since one that is asked again would be told twice."""
@@ -76,11 +76,15 @@ class Sender:
         self._dialer = dialer
         self._now = now
 
-    async def send(self, wake: Record, secret: str) -> Verdict:
-        """What came of it; never an exception of the network's. NotReady where the secret cannot sign."""
-        if (url := self._door(wake)) is None:
+    async def send(self, wakes: Sequence[Record], secret: str, *, at_once: bool = False) -> Verdict:
+        """What came of it; never an exception of the network's. NotReady where the secret cannot sign.
+
+        Several go in one request, to a door that is the same for all; see :func:`.record.in_one_request`. ``at_once``
+        has the gateway show them now, whatever their modes are.
+        """
+        if (url := self._door(wakes[0])) is None:
             return Verdict(fate=Fate.REJECTED, answer=NO_AGENT_DOOR)
-        headers, body = self._request(wake, secret)
+        headers, body = self._request(wakes, secret, at_once)
         verdict = await self._attempt(url, headers, body)
         return msgspec.structs.replace(verdict, way=self._dialer.way)
 
@@ -122,16 +126,17 @@ class Sender:
                     break
             heard.append(msgspec.structs.replace(reply, body=content[:BODY_LIMIT], whole=True))
 
-    def _request(self, wake: Record, secret: str) -> tuple[dict[str, str], bytes]:
+    def _request(self, wakes: Sequence[Record], secret: str, at_once: bool) -> tuple[dict[str, str], bytes]:
+        wake = wakes[0]
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Connection": "close",
             "User-Agent": f"Perry/{VERSION}",
-            "Idempotency-Key": wake.id,
+            "Idempotency-Key": wake.id if len(wakes) == 1 else f"{wake.id}+{len(wakes) - 1}",
         }
         if not self._target.generic:
-            return headers | {"Authorization": f"Bearer {secret}"}, msgspec.json.encode(self._asked(wake))
+            return headers | {"Authorization": f"Bearer {secret}"}, msgspec.json.encode(self._asked(wakes, at_once))
         now = self._now()
         data = _Data(
             id=wake.id,
@@ -144,11 +149,11 @@ class Sender:
         body = msgspec.json.encode(_Webhook(type="perry.wake", timestamp=wake.created, data=data))
         return headers | signed(key_of(secret), wake.id, now, body), body
 
-    def _asked(self, wake: Record) -> _Sent | _Turn:
-        text = audible(wake.whole_text)
-        if wake.isolated:
-            return _Turn(message=text, name="Perry", wake_mode=wake.mode, deliver=self._target.kind != CLAWDBOT)
-        return _Sent(text=text, mode=wake.mode)
+    def _asked(self, wakes: Sequence[Record], at_once: bool) -> _Sent | _Turn:
+        text = audible(together([wake.whole_text for wake in wakes]))
+        if wakes[0].isolated:
+            return _Turn(message=text, name="Perry", wake_mode=wakes[0].mode, deliver=self._target.kind != CLAWDBOT)
+        return _Sent(text=text, mode=WakeMode.NOW if at_once else mode_of_all(wake.mode for wake in wakes))
 
 
 @cache

@@ -17,8 +17,9 @@ from controlplane.db import Database
 from controlplane.errors import InvalidInput, NotFound, NotReady, TooMany
 from controlplane.hook_settings import GatewaySettings, HookSettings
 from controlplane.ids import new_id
+from controlplane.wake.courier import Courier
 from controlplane.wake.dialer import Dialer, Resolver
-from controlplane.wake.forwarder import Courier, Forwarder
+from controlplane.wake.forwarder import Forwarder
 from controlplane.wake.message import OWN_ID, Message, bounded, clean, mode_of, read_request
 from controlplane.wake.outbox import Outbox
 from controlplane.wake.passage import Passage
@@ -119,7 +120,7 @@ class WakeService:
             return Sender(target, dialer, self._now)
 
         file = self._folder / Path(gateway.token_file).expanduser()
-        return Courier(target, gateway.kind, file, sender, self._outbox, self._now)
+        return Courier(target, gateway.kind, file, sender, self._outbox, self._now, pause=gateway.pace)
 
     def _places(self) -> list[str]:
         """Where Perry's node on the tailnet may connect to."""
@@ -206,9 +207,11 @@ class WakeService:
             except OSError as exc:
                 log.warning("Perry's node on the tailnet is not told of the gateways (%s); it is tried again", exc)
         self._outbox.reassign(forwarder.couriers, forwarder.default)
-        for record in self._outbox.recover():
+        unsettled = self._outbox.recover()
+        for record in unsettled:
             forwarder.arrived(record)
-        for courier in forwarder.couriers.values():
+        for name, courier in forwarder.couriers.items():
+            courier.resume([record for record in unsettled if record.gateway == name and record.sent is not None])
             courier.reopen_refused()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep_for_ever)

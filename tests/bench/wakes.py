@@ -34,7 +34,7 @@ async def _measure() -> list[Figure]:
         async with gateway.open():
             (folder / "token").write_text(gateway.token)
             (folder / "token").chmod(0o600)
-            hooks = {"gateways": [{"name": "home", "url": gateway.url, "tokenFile": "token"}]}
+            hooks = {"gateways": [{"name": "home", "url": gateway.url, "tokenFile": "token", "pause": 0}]}
             (folder / "config.json").write_text(json.dumps({"hooks": hooks}))
             server = _started(name)
             try:

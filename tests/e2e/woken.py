@@ -39,7 +39,9 @@ class Gateway:
         token = folder / "hooks-token"
         token.write_text(self._fake.token)
         token.chmod(0o600)
-        return json.dumps([{"name": "assistant", "url": self._fake.url, "tokenFile": str(token), "kind": "clawdbot"}])
+        known = {"name": "assistant", "url": self._fake.url, "tokenFile": str(token), "kind": "clawdbot"}
+        # It keeps all that it is told: each wake comes by itself.
+        return json.dumps([{**known, "pause": 0}])
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Gateway"]:

@@ -1,13 +1,15 @@
 """Wakes at real gateways: their text is asserted where the model receives it."""
 
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 
 from controlplane.db import Database
 from controlplane.hook_settings import GatewaySettings, HookSettings
 from controlplane.wake.service import WakeService
-from protocol.wake import TestWake, WakeRef
+from protocol.wake import RetryWakes, TestWake, WakeRef
 from tests.fakes.surface import outgoing
 from tests.gateways.running import CLAWDBOT, OPENCLAW, Kind, RealGateway, installed, running
 from tests.unit.wake.conftest import running as forwarding
@@ -49,6 +51,30 @@ async def test_a_wake_reaches_the_model_once(kind: Kind, tmp_path: Path) -> None
             refused = await wakes.test(TestWake())
             assert refused.state == "rejected" and "does not take the token" in str(refused.answer)
             assert len(gateway.told_with(told)) == 1
+            # After an outage, three times as many as a gateway keeps.
+            ids = await backlog(wakes)
+            token.write_text(gateway.token)
+            await arrives(ids, wakes, gateway)
+
+
+BACKLOG = 60
+
+
+async def backlog(wakes: WakeService) -> list[str]:
+    async with anyio.create_task_group() as tasks:
+        for number in range(BACKLOG):
+            tasks.start_soon(partial(wakes.wake, f"number {number}", workspace="alpha", id=f"b-{number}"))
+    return [f"b-{number}" for number in range(BACKLOG)]
+
+
+async def arrives(ids: list[str], wakes: WakeService, gateway: RealGateway) -> None:
+    """All of it is told to the model, in order, at the pace that is shipped."""
+    wakes.retry(RetryWakes())
+    await until(lambda: all(state(wakes, each) == "delivered" for each in ids))
+    frames = [f"[Perry {each}, from workspace alpha]" for each in ids]
+    await until(lambda: all(gateway.told_with(frame) for frame in frames), seconds=90)
+    told = "".join(gateway.told)
+    assert sorted(frames, key=told.index) == frames
 
 
 def service(gateway: RealGateway, token: Path) -> WakeService:

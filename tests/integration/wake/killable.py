@@ -74,9 +74,9 @@ def worker(folder: Path, name: str, port: int, door: int) -> Killable:
     return Killable([sys.executable, "-m", "worker", "serve"], environ, folder / f"{name}.log")
 
 
-def plane(folder: Path, url: str, places: list[str]) -> Killable:
-    """The control plane's half; ``places`` are ``workspace=address`` of the workers."""
-    command = [sys.executable, "-m", "tests.integration.wake.plane", str(folder), url, *places]
+def plane(folder: Path, url: str, places: list[str], *, pause: float) -> Killable:
+    """The control plane's half; ``places`` are ``workspace=address`` of the workers, ``pause`` the gateway's pace."""
+    command = [sys.executable, "-m", "tests.integration.wake.plane", str(folder), url, str(pause), *places]
     return Killable(command, {}, folder / "plane.log")
 
 

@@ -1,7 +1,7 @@
 """The half of a control plane that wakes pass through, as a process that tests kill: streams to workers, outbox,
 forwarder.
 
-    python -m tests.integration.wake.plane FOLDER GATEWAY-URL WORKSPACE=ADDRESS…
+    python -m tests.integration.wake.plane FOLDER GATEWAY-URL PAUSE WORKSPACE=ADDRESS…
 """
 
 import sys
@@ -24,9 +24,9 @@ from tests.fakes.surface import outgoing
 SECRET = "s" * 43
 
 
-async def main(folder: Path, url: str, addresses: dict[str, str]) -> None:
+async def main(folder: Path, url: str, pause: float, addresses: dict[str, str]) -> None:
     verdict.FIRST_PAUSE, verdict.LONGEST_PAUSE = 0.05, 0.3  # type: ignore[misc]
-    known = GatewaySettings(name="home", url=url, token_file="token")
+    known = GatewaySettings(name="home", url=url, token_file="token", pause=pause)
     wakes = WakeService(Database.open(folder / "state.db"), HookSettings(gateways=(known,)), folder, outgoing(folder))
     spools = Spools(wakes, Rate(time.monotonic, burst=10_000))
 
@@ -53,5 +53,5 @@ async def main(folder: Path, url: str, addresses: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    folder, url, *places = sys.argv[1:]
-    anyio.run(main, Path(folder), url, dict(place.split("=") for place in places))
+    folder, url, pause, *places = sys.argv[1:]
+    anyio.run(main, Path(folder), url, float(pause), dict(place.split("=") for place in places))

@@ -30,14 +30,16 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def settings(folder: Path, *gateways: Gateway, kind: str = "openclaw") -> HookSettings:
+def settings(folder: Path, *gateways: Gateway, kind: str = "openclaw", pause: float = 20) -> HookSettings:
     """Settings with these gateways, named g0, g1 …, whose tokens stand in files."""
     made = []
     for number, gateway in enumerate(gateways):
         file = folder / f"token-{number}"
         file.write_text(gateway.token)
         file.chmod(0o600)
-        made.append(GatewaySettings(name=f"g{number}", url=gateway.url, token_file=str(file), kind=kind))  # type: ignore[arg-type]
+        made.append(
+            GatewaySettings(name=f"g{number}", url=gateway.url, token_file=str(file), kind=kind, pause=pause)  # type: ignore[arg-type]
+        )
     return HookSettings(gateways=tuple(made))
 
 

@@ -31,7 +31,7 @@ def wakes(
     database: Database, gateway: Gateway, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> WakeService:
     monkeypatch.setattr(verdict, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("controlplane.wake.forwarder.TOKEN_SECONDS", 0.05)
+    monkeypatch.setattr("controlplane.wake.courier.TOKEN_SECONDS", 0.05)
     return WakeService(database, settings(tmp_path, gateway), tmp_path, outgoing(tmp_path), now=clock)
 
 

@@ -27,7 +27,7 @@ from tests.unit.wake.conftest import outgoing, running, settings, state, until
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried again soon."""
     monkeypatch.setattr(verdict, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("controlplane.wake.forwarder.TOKEN_SECONDS", 0.05)
+    monkeypatch.setattr("controlplane.wake.courier.TOKEN_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ async def test_the_end_of_the_control_plane_lets_an_attempt_end(wakes: WakeServi
 async def test_whoever_cancels_does_not_wait_for_a_gateway_that_does_not_answer(
     wakes: WakeService, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controlplane.wake.forwarder.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("controlplane.wake.courier.GRACE_SECONDS", 0.2)
     gateway.behave = lambda _: Answer(after=60)
     with anyio.fail_after(20):
         async with running(wakes):
