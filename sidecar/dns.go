@@ -73,7 +73,8 @@ func (d *DNSStub) serveUDP() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		} else if err != nil {
-			continue // an ICMP error of an earlier answer
+			time.Sleep(10 * time.Millisecond) // most are an ICMP error of an earlier answer; none may keep a core busy
+			continue
 		}
 		query := slices.Clone(buffer[:n])
 		select {

@@ -45,7 +45,7 @@ func oneLine(text string) string {
 	}
 	joined := strings.Join(fields, " ")
 	if len(joined) > 200 {
-		joined = joined[:200] + "…"
+		joined = strings.ToValidUTF8(joined[:200], "") + "…"
 	}
 	return strings.TrimRight(joined, ".")
 }

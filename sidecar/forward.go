@@ -20,6 +20,13 @@ import (
 const (
 	dialTimeout    = 10 * time.Second
 	udpIdleTimeout = 2 * time.Minute
+
+	// Each flow costs 64 KiB of buffers, or 128 with UDP; all of them together have to fit into the container's memory
+	// beside the node. Who is above gets no connection, and the node stays up for the others.
+	mostFlows    = 512 // of each kind
+	mostFlowsOf  = 128 // of each kind, of one address
+	mostProxied  = 512 // connections of the workspace's programs to its way out
+	proxyHeaders = 8 << 10
 )
 
 // forwardWithoutTUN makes the workspace reachable where there is no TUN device. Every port is forwarded to the pod's
@@ -27,15 +34,16 @@ const (
 // addresses are lost, so that no tailnet identity opens ssh; the worker's port, whose trust is in the address, is not
 // forwarded.
 func forwardWithoutTUN(node *Node, own []netip.Addr, s Settings, log *slog.Logger) (func(), error) {
+	tcpFlows, udpFlows := newBound(mostFlows, mostFlowsOf), newBound(mostFlows, mostFlowsOf)
 	target := func(dst netip.AddrPort) (netip.AddrPort, bool) {
 		return forwardTarget(own, dst, s.WorkerPort)
 	}
-	unregister := node.server.RegisterFallbackTCPHandler(func(_, dst netip.AddrPort) (func(net.Conn), bool) {
+	unregister := node.server.RegisterFallbackTCPHandler(func(src, dst netip.AddrPort) (func(net.Conn), bool) {
 		to, ok := target(dst)
 		if !ok {
 			return nil, true // refused
 		}
-		return func(conn net.Conn) { forwardTCP(conn, to) }, true
+		return func(conn net.Conn) { tcpFlows.within(src.Addr(), conn, func() { forwardTCP(conn, to) }) }, true
 	})
 	// tsnet has a fallback for TCP alone. This field is what it sets itself.
 	if stack, ok := node.server.Sys().Netstack.Get().(*netstack.Impl); ok {
@@ -48,7 +56,9 @@ func forwardWithoutTUN(node *Node, own []netip.Addr, s Settings, log *slog.Logge
 			if !ok {
 				return nil, true
 			}
-			return func(conn nettype.ConnPacketConn) { forwardUDP(conn, to) }, true
+			return func(conn nettype.ConnPacketConn) {
+				udpFlows.within(src.Addr(), conn, func() { forwardUDP(conn, to) })
+			}, true
 		}
 	} else {
 		log.Warn("UDP ports are not forwarded; this build's netstack is another one")
@@ -62,6 +72,17 @@ func forwardWithoutTUN(node *Node, own []netip.Addr, s Settings, log *slog.Logge
 		stopProxy()
 		unregister()
 	}, nil
+}
+
+// within serves a connection from an address, or closes it where there are too many.
+func (b *bound) within(from netip.Addr, conn net.Conn, serve func()) {
+	who := from.String()
+	if !b.take(who) {
+		conn.Close()
+		return
+	}
+	defer b.give(who)
+	serve()
 }
 
 // forwardTarget is where a flow to one of our tailnet addresses goes; false where it is refused.
@@ -168,10 +189,13 @@ func serveProxy(address string, dial func(ctx context.Context, network, address 
 	if err != nil {
 		return nil, errors.New("The way out to the tailnet cannot listen on " + address + "; end what listens there.")
 	}
-	socks, plain := proxymux.SplitSOCKSAndHTTP(listener)
+	socks, plain := proxymux.SplitSOCKSAndHTTP(newBound(mostProxied, mostProxied).around(listener))
 	debugf := func(format string, args ...any) { log.Debug("proxy", "said", format) }
 	go func() { _ = (&socks5.Server{Logf: debugf, Dialer: dial}).Serve(socks) }()
-	server := &http.Server{Handler: connectProxy(dial), ReadHeaderTimeout: dialTimeout}
+	server := &http.Server{
+		Handler: connectProxy(dial), ReadHeaderTimeout: dialTimeout, IdleTimeout: dialTimeout, MaxHeaderBytes: proxyHeaders,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
 	go func() { _ = server.Serve(plain) }()
 	return func() {
 		server.Close()

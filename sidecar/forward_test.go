@@ -47,6 +47,35 @@ func TestBridgeAddresses(t *testing.T) {
 	})
 }
 
+func TestFlowsAreBounded(t *testing.T) {
+	flows, from := newBound(2, 1), netip.MustParseAddr("100.64.0.9")
+	serving, over := make(chan struct{}), make(chan struct{})
+	here, there := net.Pipe()
+	go func() {
+		defer close(over)
+		flows.within(from, here, func() { serving <- struct{}{}; <-serving })
+	}()
+	<-serving
+	second, other := net.Pipe()
+	_ = other.SetReadDeadline(time.Now().Add(5 * time.Second))
+	flows.within(from, second, func() { t.Error("a second flow of one address is served") })
+	if _, err := other.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a flow that is one too many is left open: %v", err)
+	}
+	served := false
+	flows.within(netip.MustParseAddr("100.64.0.8"), second, func() { served = true })
+	if !served {
+		t.Error("another address has to wait for the first")
+	}
+	serving <- struct{}{}
+	<-over
+	served = false
+	flows.within(from, there, func() { served = true })
+	if !served {
+		t.Error("a place is not given back")
+	}
+}
+
 func TestProxyIsAWayOut(t *testing.T) {
 	port := echoTCP(t, "127.0.0.1:0")
 	const address = "127.0.0.1:21055"

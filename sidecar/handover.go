@@ -78,6 +78,9 @@ func (h *Handovers) read(in io.Reader) {
 			}
 		}
 	}
+	if err := lines.Err(); err != nil {
+		h.log.Warn("nothing more is taken from standard input; restart the workspace to hand over again", "error", err)
+	}
 	if h.waited.CompareAndSwap(true, false) {
 		close(h.first)
 	}

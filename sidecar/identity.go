@@ -105,6 +105,10 @@ func (k Doorkeeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"login": peer.Login, "node": peer.Node})
 }
 
+// mostAskers are connections to the whois socket at one time. sshd's helper makes one for each log-in; what a program
+// of the workspace opens beyond that would be memory of the sidecar's.
+const mostAskers = 64
+
 // serveWhois listens on whois.sock in the folder until the returned function is called. Everybody in the workspace may
 // connect (sshd's helper has no account of its own); all they learn is who may come in.
 func serveWhois(folder string, handler http.Handler, log *slog.Logger) (func(), error) {
@@ -136,7 +140,7 @@ func serveWhois(folder string, handler http.Handler, log *slog.Logger) (func(), 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = server.Serve(listener)
+		_ = server.Serve(newBound(mostAskers, mostAskers).around(listener))
 	}()
 	return func() {
 		server.Close()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 type peers map[string]Peer
@@ -132,5 +133,67 @@ func TestWhoisSocket(t *testing.T) {
 		if response.StatusCode != try.status || !contains(string(body), try.body) {
 			t.Errorf("%+v: %d %s", try, response.StatusCode, body)
 		}
+	}
+}
+
+// waitingPeers knows everybody, once it is told to answer.
+type waitingPeers struct {
+	asked  chan struct{}
+	answer chan struct{}
+}
+
+func (p waitingPeers) WhoIs(context.Context, netip.Addr) (Peer, error) {
+	p.asked <- struct{}{}
+	<-p.answer
+	return Peer{Login: "owner", Node: "laptop"}, nil
+}
+
+// A program of the workspace may open as many connections as it likes; those above the bound cost the sidecar nothing.
+func TestWhoisSocketIsBounded(t *testing.T) {
+	folder := t.TempDir()
+	names := waitingPeers{make(chan struct{}, mostAskers+2), make(chan struct{})}
+	keeper := testKeeper(runningStatus)
+	keeper.Names = names
+	stop, err := serveWhois(folder, keeper, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	ask := func() net.Conn {
+		conn, err := net.Dial("unix", filepath.Join(folder, "whois.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "GET /ssh?addr=100.64.0.2&user=workspace HTTP/1.0\r\n\r\n")
+		return conn
+	}
+	answer := func(conn net.Conn) string {
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		text, err := io.ReadAll(conn)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return "no answer, and no end"
+		}
+		return string(text)
+	}
+	var held []net.Conn
+	for range mostAskers {
+		held = append(held, ask())
+		<-names.asked
+	}
+	if said := answer(ask()); said != "" {
+		t.Errorf("one more was answered %q", said)
+	}
+	close(names.answer)
+	for _, conn := range held {
+		if said := answer(conn); !contains(said, "200 OK") {
+			t.Errorf("one that waited was answered %q", said)
+		}
+	}
+	last := make(chan string)
+	go func() { last <- answer(ask()) }()
+	<-names.asked
+	if said := <-last; !contains(said, "200 OK") {
+		t.Errorf("the next one was answered %q", said)
 	}
 }

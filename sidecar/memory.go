@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
@@ -24,14 +25,21 @@ func giveMemoryBack(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		var stats runtime.MemStats
-		runtime.ReadMemStats(&stats)
-		quiet := stats.TotalAlloc-before < memoryQuiet
-		before = stats.TotalAlloc
+		now := allocated()
+		quiet := now-before < memoryQuiet
+		before = now
 		if quiet && busy {
 			runtime.GC() // a pool's buffers live through one collection
 			debug.FreeOSMemory()
 		}
 		busy = !quiet
 	}
+}
+
+// allocated is how many bytes have been allocated since this process began. Asking does not stop it, as
+// runtime.ReadMemStats does.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }

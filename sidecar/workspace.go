@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -177,5 +178,8 @@ func (l *laterNames) Query(ctx context.Context, name string, kind dnsmessage.Typ
 	l.mu.RLock()
 	names := l.names
 	l.mu.RUnlock()
+	if names == nil {
+		return nil, errors.New("there is no tailnet yet")
+	}
 	return names.Query(ctx, name, kind)
 }
