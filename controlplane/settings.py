@@ -122,6 +122,8 @@ class TaskSettings(Section, frozen=True):
     """After how many seconds, and every so many, Perry looks for itself where nobody told of an end; 0 never does."""
     stall: Annotated[float, msgspec.Meta(ge=10)] = 600
     """For how many seconds nothing has to move in a task before it has stalled."""
+    keep_days: Annotated[int, msgspec.Meta(ge=30, le=36500)] = 90
+    """For how many days tasks and batches are listed after their end, 30 at least; what goes on stays anyway."""
 
 
 class WakeSettings(Section, frozen=True):

@@ -237,7 +237,7 @@ class Driver:
     def _both(self, batch: str, number: int) -> tuple[Record, Item]:
         """As they stand now."""
         record, item = self._store.get(batch), self._store.item(batch, number)
-        assert record is not None and item is not None, "nothing of a batch is ever deleted"
+        assert record is not None and item is not None, "what is not settled is not deleted"
         return record, item
 
     async def _task(self, item: Item) -> Task | None:

@@ -82,6 +82,20 @@ class Store:
         wanted = set(workspaces)
         return [each for each in self._items("settled = 0", ()) if each.workspace in wanted]
 
+    def has_task(self, task: str) -> bool:
+        """Whether an item has this task."""
+        return bool(self._db.rows("SELECT 1 FROM batch_items WHERE task = ?", (task,)))
+
+    def forget(self, before: datetime, most: int) -> list[str]:
+        """Remove batches, with their items, that ended before and are done with; so many at most. Their ids."""
+        ended = "SELECT id FROM batches WHERE settled = 1 AND ended < ? ORDER BY ended LIMIT ?"
+        with self._db.transaction():
+            ids = [str(row["id"]) for row in self._db.rows(ended, (_time(before), most))]
+            for id_ in ids:
+                self._db.run("DELETE FROM batch_items WHERE batch = ?", (id_,))
+                self._db.run("DELETE FROM batches WHERE id = ?", (id_,))
+        return ids
+
     def uploads(self) -> set[str]:
         """The uploads that items clone which are not done with, by their ids."""
         rows = self._db.rows(

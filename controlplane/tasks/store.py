@@ -1,7 +1,7 @@
 """Tasks in state.db."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -61,6 +61,17 @@ class Store:
             (len(keys), keys, but),
         )
         return rows[0]["id"] if rows else None
+
+    def forget(self, before: datetime, but: Callable[[str], bool], most: int) -> int:
+        """Remove tasks that ended before and are done with, ``but`` those (ids); so many at most. How many it were."""
+        with self._db.transaction():
+            rows = self._db.rows(
+                "SELECT id FROM tasks WHERE settled = 1 AND ended < ? ORDER BY ended", (_time(before),)
+            )
+            ids = [str(row["id"]) for row in rows if not but(row["id"])][:most]
+            for id_ in ids:
+                self._db.run("DELETE FROM tasks WHERE id = ?", (id_,))
+        return len(ids)
 
     def uploads(self) -> set[str]:
         """The uploads that tasks which have not begun have yet to clone, by their ids."""

@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 from controlplane.batches import collecting, needs, service
 from controlplane.batches.collecting import Collector
 from controlplane.batches.driver import Driver
+from controlplane.batches.retention import Retention
 from controlplane.batches.service import BatchService
 from controlplane.batches.store import Store as BatchStore
 from controlplane.cron.doers import doers
@@ -92,6 +93,7 @@ class WorkParts:
             checkpoint=checkpoint,
         )
         self.batches = BatchService(batch_store, self._driver, workspaces, self.tasks, collector)
+        self._retention = Retention(batch_store, task_store, collector, keep=timedelta(days=settings.tasks.keep_days))
         cron_store, clock = CronStore(database), SystemClock()
         self._scheduler = Scheduler(cron_store, doers(waker, self.fallback, self.tasks), clock)
         self.cron = Cron(cron_store, self._scheduler, clock, is_there=is_there, must_make_sense=must_make_sense)
@@ -111,6 +113,7 @@ class WorkParts:
         tasks.start_soon(self.dispatcher.run)
         tasks.start_soon(self.fallback.run)
         tasks.start_soon(self._driver.run)
+        tasks.start_soon(self._retention.run)
         tasks.start_soon(self._scheduler.run)
 
     def _task_changed(self, task: Task) -> None:

@@ -242,7 +242,7 @@ class Plane:
             announce=lambda task: self.driver.task_changed(task),
         )
         self.tasks = TaskService(task_store, world, world.link, self.dispatcher, news)
-        collector = Collector(folder, self.tasks, world, world)
+        collector = self.collector = Collector(folder, self.tasks, world, world)
         self.driver = Driver(
             self.store,
             self.tasks,
@@ -288,6 +288,7 @@ class Scene:
     def __init__(self, database: Database, folder: Path) -> None:
         self.world = World()
         self.database = database
+        self.tasks = TaskStore(database)
         self.folder = folder
 
     def plane(self, checkpoint: Callable[[str], None] = lambda name: None, *, parallel: int = 50) -> Plane:
