@@ -1,6 +1,7 @@
 """Ports of this device that lead to a workspace, through its agent."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -51,10 +52,14 @@ async def _listen(tunnel: Tunnel, bind: str, local: int, remote: int) -> asyncio
     host = None if bind == "*" else bind
     try:
         return await asyncio.start_server(carry, host, local, limit=BUFFER, start_serving=False)
-    except PermissionError as exc:
-        raise CliError(f"Port {local} may not be listened on by you; take one above 1023.") from exc
     except OSError as exc:
-        if exc.errno is None or exc.errno < 0:
-            raise Misused(f"{bind!r} is no address of this device; give one, such as 127.0.0.1.") from exc
-        words = exc.strerror or str(exc)
-        raise CliError(f"Port {local} of this device cannot be listened on ({words}); take another.") from exc
+        raise not_listened_on(bind, local, exc) from exc
+
+
+def not_listened_on(bind: str, local: int, why: OSError) -> CliError:
+    """Why a port of this device cannot be listened on, and what to do."""
+    if isinstance(why, PermissionError):
+        return CliError(f"Port {local} may not be listened on by you; take one above 1023.")
+    if why.errno is None or why.errno < 0:
+        return Misused(f"{bind!r} is no address of this device; give one, such as 127.0.0.1.")
+    return CliError(f"Port {local} of this device cannot be listened on ({os.strerror(why.errno)}); take another.")

@@ -4,6 +4,7 @@ import click
 
 from cli import output
 from cli.client import Client
+from cli.commands import ssh
 from cli.commands.parameters import as_json, workspace_name
 from protocol.workspaces import ListeningPort, ListeningPorts, TailnetState, Workspace, WorkspaceRef
 
@@ -19,18 +20,17 @@ def ports(name: str, as_json: bool) -> None:
         output.data(found)
         return
     workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=name))
+    host = ssh.on_tailnet(workspace) if workspace.tailnet.status is TailnetState.ONLINE else None
     output.table(
         ["PORT", "ADDRESS", "PROCESS", "REACH IT"],
-        [[f"{each.port}/{each.protocol}", each.address, each.process or "", _way(workspace, each)] for each in found],
+        [[f"{each.port}/{each.protocol}", each.address, each.process or "", _way(name, host, each)] for each in found],
     )
 
 
-def _way(workspace: Workspace, port: ListeningPort) -> str:
+def _way(name: str, host: str | None, port: ListeningPort) -> str:
+    """``host`` is the workspace on the tailnet, where this device is on it."""
     if port.port == 22:
-        return f"perry ssh {workspace.name}"
-    online = workspace.tailnet.status is TailnetState.ONLINE
-    if port.protocol == "udp":
-        return f"{workspace.tailnet.hostname}:{port.port}" if online and not port.loopback else ""
-    if online and not port.loopback:
-        return f"http://{workspace.tailnet.hostname}:{port.port}"
-    return f"perry proxy {workspace.name} {port.port}"
+        return f"perry ssh {name}"
+    if host and not port.loopback:
+        return f"{host}:{port.port}" if port.protocol == "udp" else f"http://{host}:{port.port}"
+    return "" if port.protocol == "udp" else f"perry proxy {name} {port.port}"

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import sys
 from typing import Any, Final, NoReturn
 
@@ -64,6 +65,8 @@ def proxy(bind: str, name: str, ports: tuple[Mapping, ...]) -> None:
     """
     if not re.fullmatch(r"[0-9A-Za-z.:*-]+", bind) or bind.startswith("-"):
         raise Misused(f"{bind!r} is no address; give one of this device's, such as 127.0.0.1.")
+    if len({each.local for each in ports}) < len(ports):
+        raise Misused("Each needs a port of its own on this device; write 8080:3000 8081:3001.")
     client = Client()
     workspace = client.call("workspaces.get", Workspace, WorkspaceRef(name=name))
     if workspace.status is WorkspaceStatus.STOPPED:
@@ -71,10 +74,23 @@ def proxy(bind: str, name: str, ports: tuple[Mapping, ...]) -> None:
     if (program := shutil.which("ssh")) is not None:
         with contextlib.suppress(NotReachable):
             options, host = ssh.route(client, workspace)
+            _must_be_free(bind, ports)
             _by_ssh(program, client, workspace, [*options], host, bind, ports)
     from cli.forwarding import through_agent
 
     through_agent(client, name, bind, [(each.local, each.remote) for each in ports])
+
+
+def _must_be_free(bind: str, ports: tuple[Mapping, ...]) -> None:
+    """Looks before ssh does, which would say so after we have said that they are there."""
+    for each in ports:
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        try:
+            socket.create_server(("" if bind == "*" else bind, each.local), family=family).close()
+        except OSError as exc:
+            from cli.forwarding import not_listened_on
+
+            raise not_listened_on(bind, each.local, exc) from exc
 
 
 def _by_ssh(

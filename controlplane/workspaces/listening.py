@@ -10,8 +10,8 @@ COMMAND: Final = ("timeout", "10", "ss", "-Htulnp")
 OUTPUT_LIMIT: Final = 1 << 18
 PORTS_SHOWN: Final = 500
 
-_HIDDEN: Final = frozenset({7392, 18789})
-"""The worker and the wake door."""
+_HIDDEN: Final = frozenset({(7392, "tcp"), (18789, "tcp"), (41641, "udp")})
+"""Perry's own: the worker, the wake door, the sidecar's WireGuard."""
 
 _LINE: Final = re.compile(r"^(tcp|udp)\s+\S+\s+\d+\s+\d+\s+(\S+):(\d{1,5})\s+\S+(?:\s+users:\(\(\"([^\"]{1,64})\")?")
 _DNS: Final = ("127.0.0.11", "127.0.0.53")
@@ -25,7 +25,7 @@ def listening(output: str) -> list[ListeningPort]:
         if (match := _LINE.match(line)) is None:
             continue
         protocol, address, number, process = match[1], _address(match[2]), int(match[3]), match[4]
-        if address is None or not 0 < number < 65536 or number in _HIDDEN or address in _DNS:
+        if address is None or not 0 < number < 65536 or (number, protocol) in _HIDDEN or address in _DNS:
             continue
         found.setdefault(
             (number, protocol, address),

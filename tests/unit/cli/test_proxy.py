@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol.config import Config, ConfigValue
-from protocol.workspaces import TailnetState, WorkspaceStatus, WorkspaceTailnet
+from protocol.workspaces import ListeningPort, ListeningPorts, TailnetState, WorkspaceStatus, WorkspaceTailnet
 from tests.unit.cli.agent import FakeAgent, workspace
 from tests.unit.cli.conftest import Perry
 
@@ -75,3 +76,37 @@ def test_a_stopped_workspace(alpha: FakeAgent, perry_: Perry) -> None:
     result = perry_("proxy", "alpha", "3000")
     assert result.exit_code == 7
     assert "`perry start alpha`" in result.stderr
+
+
+def test_ports_that_cannot_be_had_here_are_said_before_ssh(alpha: FakeAgent, perry_: Perry) -> None:
+    (perry_.folder / "ssh").mkdir()
+    (perry_.folder / "ssh" / "id_ed25519").write_text("key")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("alpha", f"{port}:3000")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: Port {port} of this device cannot be listened on (Address already in use)")
+    done = run("alpha", "8080:3000", "8080:3001")
+    assert (done.returncode, done.stdout) == (2, "") and "port of its own" in done.stderr
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["on the tailnet", "elsewhere"])
+def test_ports_are_shown_as_this_device_reaches_them(
+    perry_: Perry, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    agent.workspaces["alpha"] = workspace("alpha")
+    monkeypatch.setattr("cli.commands.ssh.on_tailnet", lambda _: "alpha" if here else None)
+    agent.answers["workspaces.ports"] = ListeningPorts(
+        items=[
+            ListeningPort(port=port, protocol=protocol, address=address, loopback=address.startswith("127."))
+            for port, protocol, address in (
+                (22, "tcp", "0.0.0.0"), (3000, "tcp", "::"), (3001, "tcp", "127.0.0.1"), (5353, "udp", "::"),
+            )
+        ]
+    )  # fmt: skip
+    rows = [line.split(None, 3) for line in perry_("ports", "alpha").stdout.splitlines()[1:]]
+    assert [row[3] for row in rows] == (
+        ["perry ssh alpha", "http://alpha:3000", "perry proxy alpha 3001", "alpha:5353"]
+        if here
+        else ["perry ssh alpha", "perry proxy alpha 3000", "perry proxy alpha 3001", "-"]
+    )

@@ -12,7 +12,8 @@ tcp LISTEN 0      5       127.0.0.1:3000  0.0.0.0:* users:(("python3",pid=54,fd=
 tcp LISTEN 0      128          [::]:22       [::]:*
 tcp LISTEN 0      511             *:5173        *:* users:(("node",pid=9,fd=1),("node",pid=10,fd=1))
 tcp LISTEN 0      1       127.0.0.1:18789 0.0.0.0:*
-udp UNCONN 0      0  100.64.0.3%tailscale0:41641 0.0.0.0:*
+udp UNCONN 0      0         0.0.0.0:41641 0.0.0.0:*
+udp UNCONN 0      0  100.64.0.3%tailscale0:5353 0.0.0.0:*
 """
 
 
@@ -27,7 +28,7 @@ def test_what_ss_says() -> None:
         port(22, "tcp", "::"),
         port(3000, "tcp", "127.0.0.1", True, "python3"),
         port(5173, "tcp", "::", False, "node"),
-        port(41641, "udp", "100.64.0.3"),
+        port(5353, "udp", "100.64.0.3"),
     ]
 
 
