@@ -24,7 +24,8 @@ SECRETS_GIVEN = 3
 class Place:
     """One workspace's stream, and what is known of its worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, calm: float = 0.0) -> None:
+        self.calm = calm
         self.scope = anyio.CancelScope()
         self.address: str | None = None
         self.link: WorkerLink | None = None
@@ -70,8 +71,11 @@ class Fleet:
 
     # --- which workspaces
 
-    def follow(self, workspace: str, address: str | None = None) -> None:
-        """It runs: keep a stream to its worker. Safe to call again; another address than before is dialled anew."""
+    def follow(self, workspace: str, address: str | None = None, *, calm: float = 0.0) -> None:
+        """It runs: keep a stream to its worker. Safe to call again; another address than before is dialled anew.
+
+        ``calm`` is how many seconds a workspace that was not followed is left alone before it is dialled.
+        """
         assert self._tasks is not None
         place = self._places.get(workspace)
         if place is not None:
@@ -79,7 +83,7 @@ class Fleet:
                 place.address = address
                 place.dial_now.set()
             return
-        place = Place()
+        place = Place(calm)
         place.address = address
         if (heard := self._heard.get(workspace)) is not None:
             place.epoch, place.after = heard
@@ -147,6 +151,8 @@ class Fleet:
     async def _keep(self, workspace: str, place: Place) -> None:
         failures = refusals = 0
         with place.scope:
+            with anyio.move_on_after(place.calm):
+                await place.dial_now.wait()
             while True:
                 place.dial_now = anyio.Event()
                 wait = pause(failures)

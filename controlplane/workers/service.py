@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 HELD_SECONDS = 5.0
 """The longest that a workspace's worker is left alone while the rest of its start goes on."""
 
+CALM_SECONDS = 0.5
+"""From the end of a start until its worker is dialled: whoever waited for it comes by ssh first."""
+
 COMES_UP_SECONDS = 15.0
 LOOK_SECONDS = 60.0
 OTHER_COMES_UP_SECONDS = 5.0
@@ -109,7 +112,7 @@ class WorkerService:
             # To be dialled has it load itself (worker/waiting.py), beside what somebody waits for.
             with anyio.move_on_after(HELD_SECONDS):
                 await enough.wait()
-        self.fleet.follow(workspace, address)
+        self.fleet.follow(workspace, address, calm=CALM_SECONDS if enough.is_set() else 0.0)
         if wanted is None or has == wanted:
             place = await self._connected(workspace, COMES_UP_SECONDS, enough)
             if place is None and enough.is_set():

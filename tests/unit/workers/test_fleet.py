@@ -90,6 +90,18 @@ async def test_one_that_runs_is_followed_asked_and_let_go(case: Case) -> None:
         assert not await case.fleet.wait("alpha", lambda place: True, 20)
 
 
+async def test_one_that_has_just_started_is_left_alone_for_a_while_unless_there_is_a_reason(case: Case) -> None:
+    async with case.served().running() as address:
+        case.fleet.follow("alpha", address, calm=60)
+        await anyio.sleep(0.05)
+        assert case.heard.log == []
+        case.fleet.dial_now("alpha")
+        await until(lambda: case.heard.log == ["attached alpha"])
+        case.fleet.detach("alpha")
+        case.fleet.follow("alpha", address, calm=0.01)
+        await until(lambda: case.heard.log[1:] == ["detached alpha", "attached alpha"])
+
+
 async def test_stopped_and_started_it_goes_on_where_it_was(case: Case) -> None:
     case.shelf.put("a", "1")
     async with case.served().running() as address:
