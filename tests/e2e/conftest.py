@@ -1,4 +1,5 @@
-"""One system for all tests of a module, with two workspaces and a stock device of the owner on its tailnet."""
+"""One system for all tests of a module, with two workspaces and a stock device of the owner on its tailnet; and whoever
+is woken, for modules whose systems tell it of their work."""
 
 from collections.abc import Iterator
 
@@ -6,6 +7,7 @@ import pytest
 
 from protocol.workspaces import TailnetState, Workspace
 from tests.e2e.system import Device, System, running
+from tests.e2e.woken import Gateway, listening
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +34,9 @@ def laptop(system: System, alpha: Workspace, beta: Workspace) -> Device:
     device.knows(alpha)
     device.knows(beta)
     return device
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    with listening() as made:
+        yield made

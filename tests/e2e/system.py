@@ -325,9 +325,10 @@ def answer(output: str) -> tuple[int, Any]:
         raise AssertionError(f"no answer of the API: {output}") from exc
 
 
-def running(folder: Path, **options: Any) -> Iterator[System]:
-    """A system for a fixture: started, and removed at the end."""
+def running(folder: Path, *, environment: Mapping[str, str] = {}, **options: Any) -> Iterator[System]:
+    """A system for a fixture: started, and removed at the end. ``environment`` is more of its control plane's."""
     system = System(folder, **options)
+    system.environment |= environment
     try:
         system.start()
         yield system

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.system import System, docker, eventually
-from tests.e2e.woken import Gateway, listening
+from tests.e2e.system import System, docker, eventually, running
+from tests.e2e.woken import Gateway
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -35,22 +35,10 @@ clone = "http://127.0.0.1:9/nowhere.git"
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    with listening() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("agent")
-    made = System(folder, tailnet="none")
-    made.environment["PERRY_HOOKS_GATEWAYS"] = gateway.settings(folder)
-    made.environment["PERRY_WORKSPACES_DOCKER"] = "false"
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
+    settings = {"PERRY_HOOKS_GATEWAYS": gateway.settings(folder), "PERRY_WORKSPACES_DOCKER": "false"}
+    yield from running(folder, tailnet="none", environment=settings)
 
 
 def test_ten_of_which_one_fails(system: System, gateway: Gateway, tmp_path: Path) -> None:

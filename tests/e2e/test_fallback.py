@@ -7,76 +7,39 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import pytest
 
 from protocol.cron import Job, JobRuns
-from protocol.tasks import Checked, Task, TaskState, Waited
+from protocol.tasks import Checked, Task, TaskState
 from protocol.workspaces import Workspace
-from tests.e2e.system import System, docker, eventually
-from tests.e2e.woken import Gateway, listening
-from tests.fakes.model_server.agents import AGENTS
-from tests.fakes.model_server.inside import ModelInside
+from tests.e2e.dispatching import AUTHOR, PROJECT, dispatch, ended, start_alpha, until
+from tests.e2e.system import System, docker, eventually, running
+from tests.e2e.woken import Gateway
+from tests.fakes.model_server.inside import log_ins
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 STALL = 10
 MINUTE = 60
 RECORDS = "/home/workspace/.local/state/perry/tasks"
-PROJECT = "/home/workspace/alpha"
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    with listening() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("agent")
-    made = System(folder, tailnet="none")
-    made.environment["PERRY_HOOKS_GATEWAYS"] = gateway.settings(folder)
-    made.environment["PERRY_TASKS_STALL"] = str(STALL)
-    made.environment["PERRY_CREDENTIALS_ENV"] = json.dumps(
-        {name: value for agent in AGENTS.values() for name, value in agent("http://127.0.0.1:8085").environment.items()}
-        | {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    )
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
+    settings = {
+        "PERRY_HOOKS_GATEWAYS": gateway.settings(folder),
+        "PERRY_TASKS_STALL": str(STALL),
+        "PERRY_CREDENTIALS_ENV": json.dumps(log_ins() | AUTHOR),
+    }
+    yield from running(folder, tailnet="none", environment=settings)
 
 
 @pytest.fixture(scope="module")
 def alpha(system: System) -> Workspace:
-    workspace = system.start_workspace("alpha", docker=False)
-    ModelInside(system.container("alpha")).start("claude", "codex")
-    system.inside("alpha", "git", "init", "-q", PROJECT)
-    system.inside("alpha", "git", "-C", PROJECT, "commit", "-q", "--allow-empty", "-m", "before")
-    return workspace
-
-
-def dispatch(system: System, text: str, **wanted: Any) -> Task:
-    return msgspec.convert(system.call("tasks.dispatch", {"workspace": "alpha", "task": text} | wanted), Task)
-
-
-def until(system: System, task: Task, *states: TaskState) -> Task:
-    def stands() -> Task | None:
-        now = msgspec.convert(system.call("tasks.get", {"id": task.id}), Task)
-        return now if now.state in states else None
-
-    found: Task = eventually(stands, f"{task.id} is {states}")
-    return found
-
-
-def ended(system: System, task: Task) -> Task:
-    while not (waited := msgspec.convert(system.call("tasks.wait", {"ids": [task.id]}), Waited)).done:
-        pass
-    return waited.items[0]
+    return start_alpha(system, "claude", "codex")
 
 
 def appears(system: System, path: str) -> None:

@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from protocol.tasks import TASK_LIMIT, Task, TaskResult, TaskState, Waited
+from protocol.tasks import TASK_LIMIT, Task, TaskResult, TaskState
 from protocol.workspaces import TailnetState, Workspace
 from tests.e2e import chaos
-from tests.e2e.system import System, docker, eventually
-from tests.e2e.woken import Gateway, listening
-from tests.fakes.model_server.agents import AGENTS
-from tests.fakes.model_server.inside import ModelInside
+from tests.e2e.dispatching import AUTHOR, PROJECT, as_it_stands, dispatch, ended, start_alpha, until
+from tests.e2e.system import System, docker, eventually, running
+from tests.e2e.woken import Gateway
+from tests.fakes.model_server.inside import ModelInside, log_ins
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -27,58 +26,19 @@ AWKWARD = "“$(touch /tmp/no)” `x` 'y' \\ 🙂"
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    with listening() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("agent")
-    made = System(folder)
-    made.environment["PERRY_HOOKS_GATEWAYS"] = gateway.settings(folder)
-    made.environment["PERRY_WAKE_SESSIONS"] = "true"
-    made.environment["PERRY_CREDENTIALS_ENV"] = json.dumps(
-        {name: value for agent in AGENTS.values() for name, value in agent("http://127.0.0.1:8085").environment.items()}
-        | {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    )
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
+    settings = {
+        "PERRY_HOOKS_GATEWAYS": gateway.settings(folder),
+        "PERRY_WAKE_SESSIONS": "true",
+        "PERRY_CREDENTIALS_ENV": json.dumps(log_ins() | AUTHOR),
+    }
+    yield from running(folder, environment=settings)
 
 
 @pytest.fixture(scope="module")
 def alpha(system: System) -> Workspace:
-    workspace = system.start_workspace("alpha", docker=False)
-    ModelInside(system.container("alpha")).start("opencode", "claude", "codex")
-    project = "/home/workspace/alpha"
-    system.inside("alpha", "git", "init", "-q", project)
-    system.inside("alpha", "git", "-C", project, "commit", "-q", "--allow-empty", "-m", "before")
-    return workspace
-
-
-def dispatch(system: System, text: str, **wanted: Any) -> Task:
-    given = {"workspace": "alpha", "task": text, "agent": "command"} | wanted
-    return msgspec.convert(system.call("tasks.dispatch", given), Task)
-
-
-def get(system: System, task: Task) -> Task:
-    return msgspec.convert(system.call("tasks.get", {"id": task.id}), Task)
-
-
-def until(system: System, task: Task, *states: TaskState) -> Task:
-    found: Task = eventually(
-        lambda: now if (now := get(system, task)).state in states else None, f"{task.id} is {states}", seconds=40
-    )
-    return found
-
-
-def ended(system: System, task: Task) -> Task:
-    while not (waited := msgspec.convert(system.call("tasks.wait", {"ids": [task.id]}), Waited)).done:
-        pass
-    return waited.items[0]
+    return start_alpha(system, "opencode", "claude", "codex")
 
 
 def result(system: System, task: Task) -> TaskResult:
@@ -149,7 +109,7 @@ def test_a_control_plane_that_is_killed(system: System, alpha: Workspace, gatewa
     task = dispatch(system, "until [ -e go ]; do sleep 0.1; done; echo I have gone")
     until(system, task, TaskState.RUNNING)
     system.stop(signal.SIGKILL)
-    docker("exec", "-u", "workspace", system.container("alpha"), "touch", "/home/workspace/alpha/go")
+    docker("exec", "-u", "workspace", system.container("alpha"), "touch", f"{PROJECT}/go")
     system.start()
     assert ended(system, task).state is TaskState.SUCCEEDED
     (woken,) = eventually(lambda: gateway.of(task.id), "the wake")
@@ -161,7 +121,7 @@ def test_a_worker_that_is_killed(system: System, alpha: Workspace) -> None:
     task = dispatch(system, "until [ -e on ]; do sleep 0.1; done; echo I went on; exit 3")
     until(system, task, TaskState.RUNNING)
     docker("exec", system.container("alpha"), "pkill", "-9", "-f", "worker serve")
-    docker("exec", "-u", "workspace", system.container("alpha"), "touch", "/home/workspace/alpha/on")
+    docker("exec", "-u", "workspace", system.container("alpha"), "touch", f"{PROJECT}/on")
     task = ended(system, task)
     assert (task.state, task.exit_code) == (TaskState.FAILED, 3)
     assert result(system, task).last_message == "I went on"
@@ -174,7 +134,7 @@ def test_opencodes_server_outlives_the_worker_and_its_tasks_do_not_outlive_it(
     task = dispatch(system, "[[run: until [ -e along ]; do sleep 0.1; done]] [[say: I went along.]]", agent="opencode")
     eventually(lambda: "until [ -e along ]" in docker("exec", container, "ps", "axo", "args"), "it is at it")
     docker("exec", container, "pkill", "-9", "-f", "worker serve")
-    docker("exec", "-u", "workspace", container, "touch", "/home/workspace/alpha/along")
+    docker("exec", "-u", "workspace", container, "touch", f"{PROJECT}/along")
     task = ended(system, task)
     assert (task.state, result(system, task).last_message) == (TaskState.SUCCEEDED, "I went along."), task
     task = dispatch(system, "[[run: sleep 612]]", agent="opencode")
@@ -201,7 +161,7 @@ def test_opencodes_server_ends_when_nobody_uses_it_and_not_before(system: System
         eventually(lambda: runs("until [ -e enough ]"), "it is at it")
         time.sleep(4)
         assert runs("opencode serve")
-        system.inside("alpha", "touch", "/home/workspace/alpha/enough")
+        system.inside("alpha", "touch", f"{PROJECT}/enough")
         eventually(lambda: not runs("opencode serve"), "it has ended")
         assert "It was enough." in opencode(system, f"/session/{session}/message")
     finally:
@@ -211,7 +171,7 @@ def test_opencodes_server_ends_when_nobody_uses_it_and_not_before(system: System
 def opencode(system: System, path: str, body: object = None) -> str:
     """What alpha's own OpenCode answers to its user."""
     data = "" if body is None else f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
-    url = f"http://127.0.0.1:4096{path}?directory=/home/workspace/alpha"
+    url = f"http://127.0.0.1:4096{path}?directory={PROJECT}"
     return system.inside(
         "alpha", "sh", "-c", f'curl -sS -m 60 -u "opencode:$(cat /etc/perry/opencode-password)" {data} {url}'
     )
@@ -223,7 +183,7 @@ def test_the_largest_task_reaches_its_agent_byte_for_byte(system: System, alpha:
     body = (f'{AWKWARD}\n\t"' * room).encode()[: room - 1].decode(errors="ignore") + "\n"
     task = ended(system, dispatch(system, f"{head}{body}{tail}"))
     assert task.state is TaskState.SUCCEEDED, task
-    said = system.inside("alpha", "sha256sum", "/home/workspace/alpha/large")
+    said = system.inside("alpha", "sha256sum", f"{PROJECT}/large")
     assert said.split()[0] == hashlib.sha256(body.encode()).hexdigest()
 
 
@@ -262,7 +222,7 @@ def test_from_nothing_to_nothing(system: System, alpha: Workspace, gateway: Gate
     assert [each["id"] for each in logs] == [left.task.id]
 
     def removal() -> str | None:
-        return get(system, left.task).removal
+        return as_it_stands(system, left.task).removal
 
     assert eventually(removal, "what becomes of the workspace") == "deleted"
     assert system.raw("workspaces.get", {"name": "gamma"}).status_code == 404

@@ -13,9 +13,8 @@ from protocol.tasks import Task, TaskState
 from protocol.wake import WAKE_PORT, ShownWake, Wakes, WakeState, WakeWay
 from tests.e2e.assistant import NAME, TOKEN, Assistant
 from tests.e2e.stand_ins import bridge
-from tests.e2e.system import Device, System, docker, eventually
-from tests.fakes.model_server.agents import AGENTS
-from tests.fakes.model_server.inside import ModelInside
+from tests.e2e.system import Device, System, docker, eventually, running
+from tests.fakes.model_server.inside import ModelInside, log_ins
 from tests.fakes.model_server.server import ModelServer
 
 pytestmark = [pytest.mark.tailnet, pytest.mark.timeout(300)]
@@ -29,15 +28,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     token = folder / "hooks-token"
     token.write_text(TOKEN)
     token.chmod(0o600)
-    made = System(folder)
     known = {"name": "home", "url": Assistant.url, "tokenFile": str(token), "kind": "openclaw"}
-    made.environment["PERRY_HOOKS_GATEWAYS"] = json.dumps([known])
-    made.environment["PERRY_CREDENTIALS_ENV"] = json.dumps(AGENTS["claude"]("http://127.0.0.1:8085").environment)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
+    settings = {
+        "PERRY_HOOKS_GATEWAYS": json.dumps([known]),
+        "PERRY_CREDENTIALS_ENV": json.dumps(log_ins("claude")),
+    }
+    yield from running(folder, environment=settings)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from .agents import AGENTS
 from .agents import PROJECT as PROJECT
 
 PORT = 8085
+URL = f"http://127.0.0.1:{PORT}"
+"""Where agents in its workspace find it."""
 FOLDER = "/opt/fake-model"
 PACKAGE = Path(__file__).parent
 READY_SECONDS = 30
@@ -49,7 +51,7 @@ class ModelInside:
     @property
     def url(self) -> str:
         """Where agents in this workspace find it."""
-        return f"http://127.0.0.1:{PORT}"
+        return URL
 
     def teach(self, scripts: Mapping[str, str]) -> None:
         """What to do for prompts that match, from now on."""
@@ -94,6 +96,11 @@ class ModelInside:
     def _put(self, below: str, files: Mapping[str, str], *, owner: int) -> None:
         if files:
             docker("cp", "-", f"{self.container}:{below}", stdin=_tar(files, owner))
+
+
+def log_ins(*agents: str) -> dict[str, str]:
+    """The environment in which these agents, or all, think that they may speak to it."""
+    return {name: value for agent in agents or AGENTS for name, value in AGENTS[agent](URL).environment.items()}
 
 
 def docker(*arguments: str, check: bool = True, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
