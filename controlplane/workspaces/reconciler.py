@@ -221,7 +221,7 @@ class Reconciler:
         return True
 
     async def _recover_node(self, record: Record) -> None:
-        """Record a node that joined late; a node that was deleted behind our back is enrolled anew.
+        """Record a node that joined late, and enrol one that has no key to join with, or was deleted behind our back.
 
         What runs on from before the tailnet was exchanged for another comes over with its next start.
         """
@@ -231,6 +231,13 @@ class Reconciler:
         if status is not None and status.state == "running" and status.node_id and status.node_id != record.node_id:
             self._store.set_node(record.name, status.node_id)
             self._store.set_key(record.name, None)
+            self._retries.pop(_joining(record.name), None)
+            return
+        if status is not None and status.state == "needs-key" and record.node_id is None:
+            # No key was to be had at its start, or it expired before the coordinator was back.
+            if (await self._tailnet.info()).error is None and self._may_try(_joining(record.name)):
+                log.info("workspace %s joins the tailnet, which could not be had at its start", record.name)
+                self._workspaces.start_now(record)
             return
         if not self._tailnet.manages:
             return
@@ -246,3 +253,8 @@ class Reconciler:
         known = {node.id: node for node in await self._workspaces.nodes.lately(NODES_SECONDS)}
         # One that was not there may have come since.
         return not is_node_of(known.get(node_id), name) and not is_node_of(await self._tailnet.node(node_id), name)
+
+
+def _joining(name: str) -> str:
+    """Under what it is noted when a workspace may try to join again: that is no matter of its containers."""
+    return f"join {name}"

@@ -6,10 +6,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from controlplane.errors import PerryError
+from controlplane.errors import PerryError, StepFailed
 from controlplane.ports import ContainerState
 from controlplane.workspaces.state import Pod
-from protocol.workspaces import DeleteWorkspace, StartWorkspace, WorkspaceStatus
+from protocol.workspaces import DeleteWorkspace, StartWorkspace, TailnetState, WorkspaceStatus
 from tests.unit.workspaces.conftest import Agent
 
 pytestmark = pytest.mark.anyio
@@ -111,6 +111,23 @@ async def test_a_node_that_was_deleted_on_the_tailnet_joins_anew(agent: Agent) -
     await agent.engine.stop("workspace-alpha.tailnet")
     await agent.settle()
     assert len(await agent.tailnet.nodes()) == 1
+
+
+async def test_one_that_got_no_key_at_its_start_joins_when_the_coordinator_is_back(agent: Agent) -> None:
+    agent.tailnet.away = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("controlplane.workspaces.startup.JOIN_SECONDS", 0.05)
+        with pytest.raises(StepFailed):
+            await agent.workspaces.start(StartWorkspace(name="alpha"))
+    agent.engine.by_name["workspace-alpha.tailnet"].say('{"border": true, "state": "needs-key", "hostname": "alpha"}')
+    await agent.settle()
+    assert (await agent.workspaces.get("alpha")).tailnet.status is TailnetState.FAILED
+    assert agent.jobs.get("alpha") is None, "it is not started again while nobody could give it a key"
+    agent.tailnet.away = False
+    await agent.settle()
+    assert [node.name for node in await agent.tailnet.nodes()] == ["alpha"]
+    alpha = await agent.workspaces.get("alpha")
+    assert (alpha.tailnet.status, alpha.error) == (TailnetState.ONLINE, None)
 
 
 class Killed(BaseException):
