@@ -9,13 +9,22 @@ import anyio
 import msgspec
 
 from controlplane import places
-from controlplane.errors import Conflict, InvalidInput, NotFound, TookTooLong, TooLarge, WorkerError
+from controlplane.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    TookTooLong,
+    TooLarge,
+    WorkerError,
+    WorkerUnavailable,
+)
 from controlplane.ids import new_id
 from controlplane.ports import WorkerLink
 from controlplane.tasks import state
 from controlplane.tasks.state import Record
 from controlplane.tasks.store import Store
-from controlplane.workspaces.repository import valid_branch, valid_clone
+from controlplane.workspaces.repository import same, valid_branch, valid_clone
 from protocol.tasks import (
     ENDED,
     TASK_LIMIT,
@@ -81,6 +90,8 @@ class TaskService:
         must_make_sense(wanted)
         if not wanted.create:
             await self._must_take(wanted)
+        elif not own:
+            await self._must_be_a_clone(wanted)
         wishes = state.wishes(wanted, quiet=quiet, own=own)
         record = self._store.add(new_id("t"), wanted.workspace, wishes, wanted.task, wanted.key, datetime.now(UTC))
         self._dispatcher.nudge()
@@ -95,7 +106,21 @@ class TaskService:
         if workspace.deleting:
             raise Conflict(f"The workspace {name!r} is being deleted; choose another.")
         if workspace.status is WorkspaceStatus.STOPPED and not wanted.start:
-            raise Conflict(f"The workspace {name!r} is stopped; `perry start {name}` starts it, or add `--start`.")
+            raise NotReady(f"The workspace {name!r} is stopped; `perry start {name}` starts it, or add `--start`.")
+
+    async def _must_be_a_clone(self, wanted: DispatchTask) -> None:
+        """Where the workspace exists already, its repository is to be the one that was asked for: an agent would set to
+        work on another one. What is sent from a folder is not compared."""
+        name = wanted.workspace
+        if wanted.clone is None or wanted.clone.startswith("upload:"):
+            return
+        try:
+            there = (await self._workspaces.get(name)).repo
+        except NotFound:
+            return
+        if there is None or not same(there, wanted.clone):
+            has = "without a repository" if there is None else f"with {there}"
+            raise Conflict(f"The workspace {name!r} exists already, {has}; choose another name, or leave --clone out.")
 
     async def list(self, wanted: ListTasks) -> Tasks:
         """A page, the newest first."""
@@ -123,13 +148,26 @@ class TaskService:
         record = self._must_exist(wanted.id)
         if record.started is None:
             return TaskLogs(text="", offset=0, next=0, size=0, ended=record.over)
-        with _patience(record.workspace):
-            found = await self._link(record.workspace).ask(
-                ReadTaskLog(id=record.id, offset=wanted.offset, limit=wanted.limit)
-            )
+        try:
+            with _patience(record.workspace):
+                found = await self._link(record.workspace).ask(
+                    ReadTaskLog(id=record.id, offset=wanted.offset, limit=wanted.limit)
+                )
+        except WorkerUnavailable as exc:
+            await self._must_have_its_log(record, exc)
+            raise
         if not isinstance(found, TaskLog):
             raise WorkerError(f"The worker of {record.workspace!r} answered something else; `perry sync` mends it.")
         return TaskLogs(text=found.text, offset=found.offset, next=found.next, size=found.size, ended=record.over)
+
+    async def _must_have_its_log(self, record: Record, cause: WorkerUnavailable) -> None:
+        try:
+            await self._workspaces.get(record.workspace)
+        except NotFound:
+            raise NotFound(
+                f"The workspace {record.workspace!r} is gone, and with it what the task printed; "
+                f"`perry tasks result {record.id}` shows what it has left."
+            ) from cause
 
     async def wait(self, wanted: WaitForTasks) -> Waited:
         """Until all (or any) have ended or wait for a person, or the time is over."""

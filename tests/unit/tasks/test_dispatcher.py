@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from controlplane.db import Database
-from controlplane.errors import Conflict, InvalidInput, NotFound, TookTooLong, TooLarge
+from controlplane.errors import Conflict, InvalidInput, NotFound, NotReady, TookTooLong, TooLarge, WorkerUnavailable
 from controlplane.tasks import service
 from controlplane.tasks.state import Record
 from protocol.tasks import (
@@ -131,7 +131,8 @@ async def test_a_clone_that_failed_while_nobody_heard_is_tried_again(
     scene.running("beta")
     step = Step(id="clone", title="Clone", status=status)
     startup = Startup(attempt=1, state=StartupState.FAILED, steps=[step])
-    scene.workspaces.there["beta"] = msgspec.structs.replace(scene.workspaces.there["beta"], startup=startup)
+    beta = msgspec.structs.replace(scene.workspaces.there["beta"], startup=startup, repo="https://x/y.git")
+    scene.workspaces.there["beta"] = beta
     async with scene.at_work():
         task = await scene.dispatch("beta", create=True, clone="https://x/y.git")
         await scene.until(task.id, TaskState.RUNNING)
@@ -153,12 +154,46 @@ async def test_a_quiet_tasks_end_wakes_nobody_and_its_question_does(scene: Scene
 
 async def test_a_stopped_workspace_is_started_when_asked_to(scene: Scene) -> None:
     scene.has("alpha", WorkspaceStatus.STOPPED)
-    with pytest.raises(Conflict, match="--start"):
+    with pytest.raises(NotReady, match="--start"):
         await scene.dispatch()
     async with scene.at_work():
         task = await scene.dispatch(start=True)
         await scene.until(task.id, TaskState.RUNNING)
     assert [each.name for each in scene.workspaces.started] == ["alpha"]
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"), [(None, "https://x/y.git"), ("https://x/other.git", "https://x/y"), ("/home/ada/y", "git@x:y")]
+)
+async def test_no_agent_works_on_another_repository_than_it_was_dispatched_for(
+    scene: Scene, there: str | None, wanted: str
+) -> None:
+    scene.running("beta")
+    scene.workspaces.there["beta"] = msgspec.structs.replace(scene.workspaces.there["beta"], repo=there)
+    with pytest.raises(Conflict, match=f"'beta' exists already, with(out a repository| {there}); choose"):
+        await scene.dispatch("beta", create=True, clone=wanted)
+
+
+@pytest.mark.parametrize("wanted", ["https://x/y", "git@x:y.git", "upload:" + "a" * 32])
+async def test_the_same_repository_may_be_named_again(scene: Scene, wanted: str) -> None:
+    scene.running("beta")
+    scene.workspaces.there["beta"] = msgspec.structs.replace(scene.workspaces.there["beta"], repo="https://x/y.git")
+    assert (await scene.dispatch("beta", create=True, clone=wanted)).state is TaskState.QUEUED
+
+
+async def test_a_log_that_went_with_its_workspace_is_said(scene: Scene) -> None:
+    worker = scene.running("alpha")
+    async with scene.at_work():
+        task = await scene.dispatch()
+        await scene.until(task.id, TaskState.RUNNING)
+        worker.tell(task.id, TaskState.SUCCEEDED)
+        await scene.settled(task.id)
+        scene.workers.detach("alpha")
+        with pytest.raises(WorkerUnavailable, match="not there"):
+            await scene.service.logs(ReadTaskLogs(id=task.id))
+        del scene.workspaces.there["alpha"]
+        with pytest.raises(NotFound, match=f"'alpha' is gone, .*`perry tasks result {task.id}`"):
+            await scene.service.logs(ReadTaskLogs(id=task.id))
 
 
 async def test_what_the_worker_refuses_has_failed(scene: Scene) -> None:
@@ -382,7 +417,7 @@ async def test_a_task_that_is_not_there(scene: Scene) -> None:
 
 async def test_what_was_sent_ahead_is_needed_until_the_task_begins(scene: Scene) -> None:
     task = await scene.dispatch("beta", create=True, clone="upload:" + "a" * 32)
-    await scene.dispatch("alpha", create=True, clone="https://x/y.git", timeout=5)
+    await scene.dispatch("gamma", create=True, clone="https://x/y.git", timeout=5)
     assert scene.store.uploads() == {"a" * 32}
     async with scene.at_work():
         await scene.until(task.id, TaskState.RUNNING)
