@@ -54,6 +54,7 @@ class FakeWorkspaces:
         """Has the containers, where there are any."""
         self._bus = bus
         self._all: dict[str, Workspace] = {}
+        self._made_for: dict[str, str] = {}
 
     def put(self, changed: Workspace) -> None:
         """A workspace appears or changes."""
@@ -71,13 +72,15 @@ class FakeWorkspaces:
         self._called(name)
         return self._existing(name)
 
-    async def create(self, wanted: StartWorkspace) -> Workspace:
+    async def create(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
         if wanted.name in self._all:
             raise Conflict(f"A workspace named {wanted.name!r} exists already; `perry start {wanted.name}` starts it.")
-        return await self.start(wanted)
+        return await self.start(wanted, made_for=made_for)
 
-    async def start(self, wanted: StartWorkspace) -> Workspace:
+    async def start(self, wanted: StartWorkspace, *, made_for: str | None = None) -> Workspace:
         self._called(wanted)
+        if made_for is not None:
+            self._made_for[wanted.name] = made_for
         self.put(workspace(wanted.name, memory=wanted.memory or 1 << 30))
         return self._all[wanted.name]
 
@@ -126,6 +129,12 @@ class FakeWorkspaces:
 
     def must_exist(self, name: str) -> None:
         self._existing(name)
+
+    def is_stopped(self, name: str) -> bool:
+        return name in self._all and self._all[name].status is WorkspaceStatus.STOPPED
+
+    def made_for(self, name: str) -> str | None:
+        return self._made_for.get(self._existing(name).name)
 
     def is_wanted(self, name: str) -> bool:
         return name in self._all
