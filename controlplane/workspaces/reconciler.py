@@ -65,6 +65,7 @@ class Reconciler:
         self.looked = anyio.Event()
         """Set after the first look, whatever it found."""
         self._swept = False
+        self._began = time.monotonic()
         self._complaints: dict[str, str] = {}
         self._workspaces = workspaces
         self._instance = instance
@@ -119,6 +120,7 @@ class Reconciler:
 
     async def once(self) -> None:
         """One look at everything."""
+        self._began = time.monotonic()
         try:
             await self._prepare_tailnet()
             await self._prepare_machine()
@@ -250,9 +252,12 @@ class Reconciler:
             self._workspaces.start_now(record)
 
     async def _is_gone(self, node_id: str, name: str) -> bool:
-        known = {node.id: node for node in await self._workspaces.nodes.lately(NODES_SECONDS)}
-        # One that was not there may have come since.
-        return not is_node_of(known.get(node_id), name) and not is_node_of(await self._tailnet.node(node_id), name)
+        for seconds in (NODES_SECONDS, time.monotonic() - self._began):
+            # Who was not there may have come since: all are asked for once more, since ten may have come at once.
+            known = {node.id: node for node in await self._workspaces.nodes.lately(seconds)}
+            if is_node_of(known.get(node_id), name):
+                return False
+        return not is_node_of(await self._tailnet.node(node_id), name)
 
 
 def _joining(name: str) -> str:

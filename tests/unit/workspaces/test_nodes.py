@@ -40,6 +40,23 @@ async def test_many_looks_at_many_workspaces_are_one_question(agent: Agent, aske
     assert asked == []
 
 
+async def test_all_that_have_come_since_are_one_question(agent: Agent, asked: list[str]) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        await agent.workspaces.start(StartWorkspace(name=name))
+    asked.clear()
+    # What is known of the tailnet is of before the first of them joined.
+    await agent.settle()
+    assert asked == ["nodes"]
+    node = agent.store.get("beta")
+    assert node is not None and node.node_id is not None
+    await agent.tailnet.delete_node(node.node_id)
+    await agent.workspaces.nodes.now()
+    asked.clear()
+    # One that is gone is asked for by itself before anything is done about it.
+    await agent.settle()
+    assert asked[:2] == ["nodes", "node"]
+
+
 async def test_a_name_that_was_taken_lately_and_is_free_now_can_be_used(agent: Agent) -> None:
     key = await agent.tailnet.mint_device_key()
     device = agent.tailnet.joined("alpha", key.secret)
