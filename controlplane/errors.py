@@ -11,7 +11,6 @@
     ├── NotReady                   PRECONDITION_FAILED    something must be done first (an image built …)
     ├── TookTooLong                TIMEOUT
     ├── TooMany                    TOO_MANY_REQUESTS      as many as are taken; ``data.retryAfter`` is in seconds
-    ├── NotYet                     NOT_IMPLEMENTED        a later Perry does it
     ├── StepFailed                 INTERNAL_SERVER_ERROR  a step of a start failed; the message says which and why
     │   └── CloneFailed            BAD_REQUEST            git's own words
     ├── EngineError                BAD_GATEWAY            Docker refused or failed
@@ -112,12 +111,6 @@ class TooMany(PerryError):
     """As many as are taken for now; ``data`` says when to try again."""
 
     code = ErrorCode.TOO_MANY_REQUESTS
-
-
-class NotYet(PerryError):
-    """What a later version does."""
-
-    code = ErrorCode.NOT_IMPLEMENTED
 
 
 class StepFailed(PerryError):

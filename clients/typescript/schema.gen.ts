@@ -1517,7 +1517,7 @@ export interface components {
          * @description The codes in use. Each has one HTTP status (:data:`STATUS`).
          * @enum {unknown}
          */
-        ErrorCode: "BAD_GATEWAY" | "BAD_REQUEST" | "CONFLICT" | "FORBIDDEN" | "INSUFFICIENT_STORAGE" | "INTERNAL_SERVER_ERROR" | "METHOD_NOT_SUPPORTED" | "NOT_FOUND" | "NOT_IMPLEMENTED" | "PAYLOAD_TOO_LARGE" | "PRECONDITION_FAILED" | "SERVICE_UNAVAILABLE" | "TIMEOUT" | "TOO_MANY_REQUESTS" | "UNAUTHORIZED";
+        ErrorCode: "BAD_GATEWAY" | "BAD_REQUEST" | "CONFLICT" | "FORBIDDEN" | "INSUFFICIENT_STORAGE" | "INTERNAL_SERVER_ERROR" | "METHOD_NOT_SUPPORTED" | "NOT_FOUND" | "PAYLOAD_TOO_LARGE" | "PRECONDITION_FAILED" | "SERVICE_UNAVAILABLE" | "TIMEOUT" | "TOO_MANY_REQUESTS" | "UNAUTHORIZED";
         /**
          * ExecCommand
          * @description Input of ``workspaces.exec``: run as user ``workspace`` in the project folder, never through a shell of ours.

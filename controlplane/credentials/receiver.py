@@ -29,7 +29,6 @@ from typing import Any, BinaryIO
 OWN_FOLDER = ".perry/credentials"
 MANIFEST = "delivered.json"
 LOCK_SECONDS = 30.0
-MERGE_LIMIT = 4 << 20
 READ_LIMIT = 64 << 20
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MISSING = object()

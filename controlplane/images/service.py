@@ -85,17 +85,6 @@ async def build_images(
             raise _first(group) from None
 
 
-async def stale_images(*, checkout: Path, builder: ImageBuilder, certificates: Mapping[str, bytes]) -> list[str]:
-    """Tags of the images that ``build_images`` would build."""
-    stale = []
-    wanted = sources.wanted(checkout, certificates, IMAGES)
-    for plan in IMAGES:
-        state = await builder.image(plan.tag)
-        if state is None or state.labels.get(SOURCE_LABEL) != wanted[plan.name]:
-            stale.append(plan.tag)
-    return stale
-
-
 class _Build:
     """One run of the builder."""
 

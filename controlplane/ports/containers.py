@@ -93,7 +93,6 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     started: datetime | None = None
     exit_code: int | None = None
-    oom_killed: bool = False
     address: str | None = None
     network_of: str | None = None
 
@@ -128,8 +127,6 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What Docker says of itself."""
 
     version: str
-    cgroup_version: str
-    storage_driver: str
     cpus: int
     memory: int
 

@@ -147,7 +147,7 @@ class FakeEngine:
 
     async def info(self) -> EngineInfo:
         self._check()
-        return EngineInfo(version="fake", cgroup_version="2", storage_driver="fake", cpus=4, memory=8 << 30)
+        return EngineInfo(version="fake", cpus=4, memory=8 << 30)
 
     async def image_id(self, image: str) -> str | None:
         self._check()

@@ -3,8 +3,6 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 
-import msgspec
-
 from controlplane.errors import TailnetError, TailnetUnavailable
 from controlplane.ports import GATEWAY_TAG, WORKSPACE_TAG, AuthKey, Node, Tailnet, TailnetInfo
 
@@ -116,10 +114,6 @@ class FakeTailnet:
     async def delete_node(self, node_id: str) -> None:
         self._check()
         self._nodes.pop(node_id, None)
-
-    def set_online(self, node_id: str, online: bool) -> None:
-        """A node goes away or comes back."""
-        self._nodes[node_id] = msgspec.structs.replace(self._nodes[node_id], online=online)
 
     def _check(self) -> None:
         if self.away:

@@ -66,8 +66,6 @@ class DockerEngine:
             info = await self.docker.system.info()
         return EngineInfo(
             version=info["ServerVersion"],
-            cgroup_version=str(info.get("CgroupVersion", "1")),
-            storage_driver=info["Driver"],
             cpus=info["NCPU"],
             memory=info["MemTotal"],
         )

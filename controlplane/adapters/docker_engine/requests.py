@@ -107,7 +107,6 @@ def container_state(shown: dict[str, Any]) -> ContainerState:
         created=moment(shown["Created"]) or datetime.now(UTC),
         started=moment(state.get("StartedAt", NEVER)),
         exit_code=state.get("ExitCode"),
-        oom_killed=bool(state.get("OOMKilled")),
         address=next((network["IPAddress"] for network in networks.values() if network.get("IPAddress")), None),
         network_of=mode.removeprefix("container:") if mode.startswith("container:") else None,
     )

@@ -105,9 +105,6 @@ class Repository:
         except subprocess.CalledProcessError:
             return None
 
-    def branches(self) -> list[str]:
-        return self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
-
     def show(self, what: str) -> str:
         """``branch:path``, as ``git show`` takes it."""
         return self.git("show", what)

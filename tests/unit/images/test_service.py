@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.errors import EngineError, InvalidInput, NotReady, StepFailed
 from controlplane.images.plan import IMPORTED_ROOTFS, ORIGIN_LABEL, REGISTRY_ROOTFS, SOURCE_LABEL, WORKER_LABEL
-from controlplane.images.service import BuildReport, BuiltImage, build_images, stale_images
+from controlplane.images.service import BuildReport, BuiltImage, build_images
 from tests.fakes.images import FakeImages
 
 CERTIFICATES = {"company.crt": b"-----BEGIN CERTIFICATE-----\n"}
@@ -86,17 +86,11 @@ def case(tmp_path: Path) -> Case:
 
 
 async def test_everything_is_built_once_base_first_and_then_nothing(case: Case) -> None:
-    assert await stale(case) == list(dict.fromkeys(await stale(case)))
     assert await case.rebuilt() == EVERY
     assert case.images.builds[0].tag == "perry/base:latest"
-    assert await stale(case) == []
     before = len(case.images.builds), case.calls.read_text()
     assert await case.rebuilt() == set()
     assert (len(case.images.builds), case.calls.read_text()) == before
-
-
-async def stale(case: Case) -> list[str]:
-    return await stale_images(checkout=case.checkout, builder=case.images, certificates=CERTIFICATES)
 
 
 @pytest.mark.parametrize(
