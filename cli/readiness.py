@@ -35,7 +35,7 @@ def wait_until_ready(client: Client, ended: Callable[[], str | None], *, log: st
             )
         if reason and reason != shown and time.monotonic() - began > QUIET_SECONDS:
             shown = reason
-            output.note(f"Not ready yet: {output.clean(reason)}")
+            output.note(f"Not ready yet, waiting: {output.clean(reason)}")
         time.sleep(POLL_SECONDS)
 
 

@@ -48,8 +48,8 @@ def run(detach: bool, host: str | None, port: int | None, config_dir: Path | Non
         environment["PERRY_HOST"] = host
     if port is not None:
         environment["PERRY_PORT"] = str(port)
-    _say_what_is_open(config.own(environment), environment)
     if not detach:
+        _say_what_is_open(config.own(environment), environment)
         _exec(["run"], environment)
     # PERRY_URL may name another machine's; this one's own address is what was asked for.
     environment.pop("PERRY_URL", None)
@@ -57,6 +57,7 @@ def run(detach: bool, host: str | None, port: int | None, config_dir: Path | Non
     if client.answers():
         output.line(f"A Perry agent runs at {client.target.url} already.")
         return
+    _say_what_is_open(client.target, environment)
     _run_in_background(client, environment)
 
 
@@ -198,8 +199,8 @@ def _say_what_is_open(own: config.Target, environment: dict[str, str]) -> None:
     where = "every address of this machine" if host in ("0.0.0.0", "::") else host
     output.warn(
         f"The agent listens on {where}, port {own.port}, over plain http: whoever can reach that may try tokens, and "
-        "whoever sees one on its way may do everything. Devices on the tailnet need none of it: they reach the agent "
-        "at http://perry."
+        "whoever sees one on its way may do everything. Where there is a tailnet, its devices need none of it: they "
+        "reach the agent at http://perry."
     )
 
 

@@ -28,6 +28,12 @@ def test_an_open_address_is_said(perry_: Perry, began: list[list[str]], host: st
     assert began[0] == ["run"]
 
 
+def test_in_the_background_it_is_said_unless_one_runs_already(perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for runs in (False, True):
+        monkeypatch.setattr(agent.Client, "answers", lambda _, runs=runs: runs)
+        assert ("every address" in perry_("agent", "run", "-d", "--host", "0.0.0.0").stderr) is not runs
+
+
 def test_a_configured_one_too(perry_: Perry) -> None:
     (perry_.folder / "config.json").write_text(json.dumps({"host": "0.0.0.0"}))
     assert "listens on every address" in perry_("agent", "run").stderr
