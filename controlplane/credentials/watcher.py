@@ -58,10 +58,11 @@ async def _watch(credentials: Watched, known: str | None, ending: anyio.Event) -
     """Until what is to be watched is something else; then what is known by now."""
     paths = await anyio.to_thread.run_sync(credentials.watched)
     folders = await anyio.to_thread.run_sync(folders_of, paths)
+    concerns = await anyio.to_thread.run_sync(Concerns, paths)
     # Files are watched through their folder: an editor replaces a file, and a watch on it would stay with the old one.
     changes = awatch(
         *folders,
-        watch_filter=lambda _, path: _concerns(path, paths),
+        watch_filter=lambda _, path: concerns(path),
         debounce=DEBOUNCE_MS,
         step=QUIET_MS,
         rust_timeout=LOOK_MS,
@@ -101,7 +102,16 @@ def folders_of(paths: Iterable[Path]) -> list[Path]:
     return sorted(found)[:FOLDERS]
 
 
-def _concerns(changed: str, paths: Iterable[Path]) -> bool:
-    """Whether it is a source, is in one, or is a folder that one may be in."""
-    path = Path(changed)
-    return any(path == each or each in path.parents or path in each.parents or path == each.resolve() for each in paths)
+class Concerns:
+    """Whether a change means something: it is of a source, in one, or of a folder that one may be in.
+
+    Asked of each file that changes beside a source, as state.db does many times a second: it touches no disk.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        paths = list(paths)
+        self._exactly = {str(each) for path in paths for each in (path, path.resolve(), *path.parents)}
+        self._below = tuple(f"{path}/" for path in paths)
+
+    def __call__(self, changed: str) -> bool:
+        return changed in self._exactly or changed.startswith(self._below)
