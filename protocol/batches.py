@@ -5,11 +5,14 @@ from typing import Annotated, Final
 
 import msgspec
 
-from protocol.tasks import RemoveWhen, TaskAgent, TaskResult, WakeWhen
+from protocol.tasks import LONGEST, MODEL_LIMIT, RemoveWhen, TaskAgent, TaskResult, WakeWhen
 from protocol.wire import Told, Wire
 
 ITEMS_LIMIT: Final = 200
 """Items of one batch, at most."""
+
+ITEM_LIMIT: Final = 200
+"""Characters of an item, at most."""
 
 PARALLEL_LIMIT: Final = 50
 """Items of one batch that are under way at once, at most."""
@@ -17,16 +20,17 @@ PARALLEL_LIMIT: Final = 50
 PLACE: Final = "{}"
 """What the item is put in the place of, in names, tasks, repositories and branches."""
 
-BatchId = Annotated[str, msgspec.Meta(pattern=r"^b-[0-9a-z]{12}$")]
+BATCH_ID_PATTERN: Final = r"^b-[0-9a-z]{12}$"
+BatchId = Annotated[str, msgspec.Meta(pattern=BATCH_ID_PATTERN)]
 
-_Model = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-_Timeout = Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)]
+_Model = Annotated[str, msgspec.Meta(min_length=1, max_length=MODEL_LIMIT)]
+_Timeout = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
 
 
 class BatchItem(Wire, frozen=True, forbid_unknown_fields=True):
     """One item. What it does not have of its own is the batch's. ``workspace`` is the name of its workspace."""
 
-    item: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    item: Annotated[str, msgspec.Meta(min_length=1, max_length=ITEM_LIMIT)]
     workspace: str | None = None
     task: str | None = None
     agent: TaskAgent | None = None
@@ -60,7 +64,7 @@ class StartBatch(Wire, frozen=True, forbid_unknown_fields=True):
     wake_each: bool = False
     remove_when: RemoveWhen = RemoveWhen.NEVER
     reuse: bool = False
-    fallback: Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)] | None = None
+    fallback: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)] | None = None
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
 
 

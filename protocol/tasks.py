@@ -12,6 +12,12 @@ from protocol.workspaces import WorkspaceName
 TASK_LIMIT: Final = 1 << 20
 """Bytes of a task's text, at most."""
 
+LONGEST: Final = 30 * 86400
+"""Seconds that a task may be given, or until Perry looks for itself, at most."""
+
+MODEL_LIMIT: Final = 200
+"""Characters of a model's name, at most."""
+
 TaskId = Annotated[str, msgspec.Meta(pattern=r"^t-[0-9a-z]{12}$")]
 
 
@@ -73,8 +79,8 @@ class DispatchTask(Wire, frozen=True, forbid_unknown_fields=True):
     workspace: WorkspaceName
     task: Annotated[str, msgspec.Meta(min_length=1)]
     agent: TaskAgent = TaskAgent.OPENCODE
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] | None = None
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=MODEL_LIMIT)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] | None = None
     wake: WakeWhen = WakeWhen.NOW
     remove_when: RemoveWhen = RemoveWhen.NEVER
     create: bool = False
@@ -82,7 +88,7 @@ class DispatchTask(Wire, frozen=True, forbid_unknown_fields=True):
     clone: str | None = None
     origin: str | None = None
     branch: str | None = None
-    fallback: Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)] | None = None
+    fallback: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)] | None = None
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 

@@ -10,10 +10,10 @@ import msgspec
 
 from cli.batches import file, items
 from cli.client import Client
-from cli.commands.parameters import Duration
+from cli.commands.parameters import Duration, Model
 from cli.errors import Misused, Refused
 from protocol.batches import PARALLEL_LIMIT, PLACE, BatchItem, BatchPlan, StartBatch
-from protocol.tasks import RemoveWhen, TaskAgent, WakeWhen
+from protocol.tasks import LONGEST, RemoveWhen, TaskAgent, WakeWhen
 
 UPLOAD_OF_NOTHING: Final = "upload:" + "0" * 16
 """In place of a local repository where nothing is really to be sent."""
@@ -25,6 +25,13 @@ CHOICES: Final[Mapping[str, type[TaskAgent] | type[WakeWhen] | type[RemoveWhen]]
     "agent": TaskAgent,
     "wake": WakeWhen,
     "remove_when": RemoveWhen,
+}
+
+
+SPELT: Final[Mapping[str, click.ParamType[Any]]] = {
+    "timeout": Duration(LONGEST),
+    "fallback": Duration(LONGEST),
+    "model": Model(),
 }
 
 
@@ -78,14 +85,17 @@ def _items(each: tuple[str, ...], told: file.BatchFile) -> list[BatchItem]:
             workspace=each.workspace,
             task=each.task,
             agent=None if each.agent is None else TaskAgent(_read("agent", each.agent)),
-            model=each.model,
+            model=None if each.model is None else _read("model", each.model),
             timeout=None if each.timeout is None else _read("timeout", each.timeout),
             clone=each.clone,
             branch=each.branch,
         )
         for each in told.items
     ]
-    return [*(BatchItem(item=item) for item in named), *own]
+    found = [*(BatchItem(item=item) for item in named), *own]
+    for one in found:
+        items.check(one.item)
+    return found
 
 
 def _of_stdin() -> list[str]:
@@ -103,11 +113,11 @@ def _read(name: str, value: Any) -> Any:
             raise Misused(f"The file's {name.replace('_', '-')} is {value!r}; write one of {', '.join(known)}.")
     elif name == "parallel" and not 1 <= value <= PARALLEL_LIMIT:
         raise Misused(f"The file's parallel is {value}; write 1 to {PARALLEL_LIMIT}.")
-    elif name in ("timeout", "fallback"):
+    elif name in SPELT:
         if name == "fallback" and value == "none":
             return 0.0
         try:
-            return Duration().convert(value, None, None)
+            return SPELT[name].convert(value, None, None)
         except click.BadParameter as exc:
             raise Misused(f"The file's {name}: {exc.message}") from exc
     return value

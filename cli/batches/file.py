@@ -50,4 +50,7 @@ def read(path: str) -> BatchFile:
     except UnicodeDecodeError as exc:
         raise Misused(f"The batch {path!r} is not UTF-8; convert it first.") from exc
     except msgspec.DecodeError as exc:
-        raise Misused(f"The batch {path!r} is not right: {exc}.") from exc
+        hint = (
+            "; options are written as on the command line, such as remove-when" if "unknown field" in str(exc) else ""
+        )
+        raise Misused(f"The batch {path!r} is not right: {exc}{hint}.") from exc

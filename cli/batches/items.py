@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cli.errors import Misused
-from protocol.batches import ITEMS_LIMIT
+from protocol.batches import ITEM_LIMIT, ITEMS_LIMIT
 
 _RANGE: Final = re.compile(r"(\d{1,9})-(\d{1,9})")
 
@@ -19,6 +19,17 @@ def items(each: str) -> list[str]:
 def lines(text: str) -> list[str]:
     """One item a line, as it stands; empty lines are none."""
     return _checked(line.strip() for line in text.splitlines() if line.strip())
+
+
+def check(item: str) -> None:
+    """Misused for one that is none, or no short word any more."""
+    if not item.strip():
+        raise Misused("An item is empty; give it a name, or leave it out.")
+    if len(item) > ITEM_LIMIT:
+        raise Misused(
+            f"The item {item[:40]!r}… has {len(item)} characters, and at most {ITEM_LIMIT} are taken; give it a short "
+            "name, and a task of its own in a file."
+        )
 
 
 def _checked(found: Iterable[str]) -> list[str]:

@@ -240,6 +240,6 @@ def _remarks(entry: BatchEntry) -> list[str]:
     remarks = []
     if entry.removal and entry.removal != "deleted":
         remarks.append(f"its workspace was to go, and is {entry.removal}")
-    if entry.note:
+    if entry.note and entry.note not in (entry.removal or ""):
         remarks.append(entry.note)
     return remarks

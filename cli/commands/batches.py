@@ -1,5 +1,6 @@
 """``perry batches``: what became of batches, which ``perry dispatch --each`` starts."""
 
+import re
 import sys
 from typing import Final
 
@@ -8,12 +9,30 @@ import click
 from cli import output
 from cli.client import Client
 from cli.commands.parameters import as_json
-from protocol.batches import Batch, Batches, BatchRef, BatchState, ItemState, ListBatches, PlannedItem, StartBatch
+from cli.errors import Missing
+from protocol.batches import (
+    BATCH_ID_PATTERN,
+    Batch,
+    Batches,
+    BatchRef,
+    BatchState,
+    ItemState,
+    ListBatches,
+    PlannedItem,
+    StartBatch,
+)
 from protocol.tasks import WakeWhen
 
 NOT_SUCCEEDED: Final = 1
 
-_ID = click.argument("id_", metavar="ID")
+
+def _id(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if re.fullmatch(BATCH_ID_PATTERN, value) is None:
+        raise Missing(f"There is no batch {value!r}; `perry batches list` shows them.")
+    return value
+
+
+_ID = click.argument("id_", metavar="ID", callback=_id)
 
 
 @click.group()
@@ -150,7 +169,8 @@ def show_plan(items: list[PlannedItem], batch: StartBatch) -> None:
         [[each.item, each.workspace, each.agent, " ".join(each.task.split())] for each in items],
         [_remark(each, batch) for each in items],
     )
-    output.note(f"Nothing was begun; without --dry-run, {batch.parallel} at once would be.")
+    at_once = min(batch.parallel, len(items))
+    output.note(f"Nothing was begun; without --dry-run all {len(items)} would be, {at_once} at once.")
 
 
 def _remark(item: PlannedItem, batch: StartBatch) -> str | None:

@@ -7,9 +7,9 @@ import click
 from cli import output, times
 from cli.client import Client
 from cli.commands.dispatch import Fallback
-from cli.commands.parameters import Duration, WorkspaceName, as_json
+from cli.commands.parameters import Duration, Model, WorkspaceName, as_json
 from protocol.cron import AddJob, Job
-from protocol.tasks import DispatchTask, RemoveWhen, TaskAgent, WakeWhen
+from protocol.tasks import LONGEST, DispatchTask, RemoveWhen, TaskAgent, WakeWhen
 from protocol.wake import SessionTarget, WakeMode
 
 OF_TASKS: Final = {
@@ -61,8 +61,8 @@ OF_TASKS: Final = {
 @click.option(
     "--agent", type=click.Choice([each.value for each in TaskAgent]), help="With --dispatch: who does it.  [opencode]"
 )
-@click.option("--model", help="With --dispatch: the agent's model, spelt as the agent spells it.")
-@click.option("--timeout", type=Duration(), help="With --dispatch: end the task after so long, such as 45m.")
+@click.option("--model", type=Model(), help="With --dispatch: the agent's model, spelt as the agent spells it.")
+@click.option("--timeout", type=Duration(LONGEST), help="With --dispatch: end the task after so long, such as 45m.")
 @click.option(
     "--fallback", type=Fallback(), metavar="DURATION|none", help="With --dispatch: as `perry dispatch` takes it."
 )

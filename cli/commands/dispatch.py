@@ -9,10 +9,10 @@ import click
 
 from cli import output
 from cli.client import Client
-from cli.commands.parameters import Duration, WorkspaceName, as_json
+from cli.commands.parameters import Duration, Model, WorkspaceName, as_json
 from cli.errors import Lost, Misused
 from protocol.batches import PARALLEL_LIMIT, Batch, BatchPlan, StartBatch
-from protocol.tasks import DispatchTask, RemoveWhen, Task, TaskAgent, WakeWhen
+from protocol.tasks import LONGEST, DispatchTask, RemoveWhen, Task, TaskAgent, WakeWhen
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ class Fallback(Duration):
     """A duration, or ``none``, which is 0."""
 
     name = "fallback"
+    written = "20m, 1h30m, 2d or none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         return 0.0 if value == "none" else super().convert(value, param, ctx)
@@ -62,8 +63,8 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
     show_default=True,
     help="Who does it; with `command` the task is a command line for the workspace's shell.",
 )
-@click.option("--model", help="The agent's model, spelt as the agent spells it.")
-@click.option("--timeout", type=Duration(), help="End it after so long, such as 45m.")
+@click.option("--model", type=Model(), help="The agent's model, spelt as the agent spells it.")
+@click.option("--timeout", type=Duration(LONGEST), help="End it after so long, such as 45m.")
 @click.option(
     "--wake",
     type=click.Choice([each.value for each in WakeWhen]),
@@ -73,7 +74,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 )
 @click.option(
     "--fallback",
-    type=Fallback(),
+    type=Fallback(LONGEST),
     metavar="DURATION|none",
     help="Where nobody tells of an end, look after so long, and every so long; 20m unless configured otherwise.",
 )

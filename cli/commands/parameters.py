@@ -15,6 +15,7 @@ UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024*
 SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?$", re.IGNORECASE)
 LEAST_MEMORY: Final = 64 * 1024**2
 SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TEN_YEARS: Final = 3650 * 86400.0
 DURATION: Final = re.compile(r"^(?:\d+(?:\.\d+)?[smhd])+$", re.IGNORECASE)
 
 
@@ -74,19 +75,43 @@ class Finite(click.FloatRange):
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, with units: ``90s``, ``20m``, ``1h30m``, ``2d``."""
+    """Seconds, with units: ``90s``, ``20m``, ``1h30m``, ``2d``; so many at most."""
 
     name = "duration"
+    written = "90s, 20m, 1h30m or 2d"
+
+    def __init__(self, most: float = TEN_YEARS) -> None:
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         text = str(value).strip().lower()
         if not DURATION.fullmatch(text):
-            self.fail(f"{value!r} is no duration; write 90s, 20m, 1h30m or 2d.", param, ctx)
+            self.fail(f"{value!r} is no duration; write {self.written}.", param, ctx)
         parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
         seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
         if seconds <= 0:
             self.fail(f"{value!r} is no time at all; give a longer one.", param, ctx)
+        if seconds > self._most:
+            shown = text if len(text) <= 20 else f"{text[:20]}…"
+            self.fail(f"{shown!r} is too long; give {self._most / 86400:g}d at most.", param, ctx)
         return float(seconds)
+
+
+class Model(click.ParamType[str]):
+    """The name of a coding agent's model, which only the agent itself knows."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from protocol.tasks import MODEL_LIMIT
+
+        if not 0 < len(str(value).strip()) <= len(value) <= MODEL_LIMIT:
+            self.fail(
+                f"a model's name has 1 to {MODEL_LIMIT} characters; leave it out for the agent's own choice.",
+                param,
+                ctx,
+            )
+        return str(value)
 
 
 def workspace_name(function: F) -> F:

@@ -112,6 +112,12 @@ def test_a_batch_from_a_file(agent: FakeAgent, perry_: Perry, tmp_path: Path) ->
         ("each = '1'\ntimeout = 'soon'", "no duration"),
         ("name = 'x-{}'", "no items"),
         ("each = ''", "no item"),
+        ("each = '1'\nremove_when = 'done'", "such as remove-when"),
+        ("each = '1'\ntimeout = '900d'", "30d at most"),
+        ("each = '1'\nfallback = '31d'", "30d at most"),
+        ("each = '1'\nmodel = ''", "1 to 200 characters"),
+        ("[[items]]\nitem = 'a'\nmodel = ' '", "1 to 200 characters"),
+        ("[[items]]\nitem = ''", "An item is empty"),
     ],
 )
 def test_files_that_are_not_right(agent: FakeAgent, perry_: Perry, tmp_path: Path, text: str, words: str) -> None:
@@ -135,6 +141,11 @@ def test_a_file_that_is_not_there(agent: FakeAgent, perry_: Perry, tmp_path: Pat
         (["--each", "1", "alpha", "x"], "one TASK"),
         (["--each", "-", "-"], "stdin"),
         (["--each", "1", " "], "empty"),
+        (["--each", "x" * 201, "x"], "has 201 characters, and at most 200"),
+        (["--each", "1", "x", "--model", ""], "1 to 200 characters"),
+        (["--each", "1", "x", "--timeout", "31d"], "30d at most"),
+        (["--each", "1", "x", "--timeout", "9" * 400 + "d"], "30d at most"),
+        (["--each", "1", "x", "--fallback", "0"], "or none"),
         (["--each", "1", "x", "--collect", "d", "--no-wait"], "perry batches collect"),
         (["alpha", "x", "--parallel", "3"], "--each"),
         (["alpha", "x", "--dry-run"], "--each"),
@@ -220,3 +231,10 @@ def test_a_local_repository_is_sent_once_for_all_items(agent: FakeAgent, perry_:
     agent.uploads.clear()
     assert perry_("dispatch", "--each", "86", "--name", "p-{}", *options, "--dry-run").exit_code == 0
     assert not agent.uploads and agent.calls[-1][1]["items"][0]["clone"] == asking.UPLOAD_OF_NOTHING
+
+
+@pytest.mark.parametrize("verb", ["show", "watch", "collect", "cancel"])
+def test_what_is_no_batch(agent: FakeAgent, perry_: Perry, verb: str) -> None:
+    result = perry_("batches", verb, "../../etc")
+    assert result.exit_code == 4 and "There is no batch '../../etc'; `perry batches list`" in result.stderr
+    assert not agent.calls
