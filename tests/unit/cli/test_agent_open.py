@@ -30,7 +30,7 @@ def test_an_open_address_is_said(perry_: Perry, began: list[list[str]], host: st
 
 def test_in_the_background_it_is_said_unless_one_runs_already(perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
     for runs in (False, True):
-        monkeypatch.setattr(agent.Client, "answers", lambda _, runs=runs: runs)
+        monkeypatch.setattr("cli.client.Client.answers", lambda _, runs=runs: runs)
         assert ("every address" in perry_("agent", "run", "-d", "--host", "0.0.0.0").stderr) is not runs
 
 
