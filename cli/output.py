@@ -26,6 +26,8 @@ STYLES: Final = {
     "cyan": "\033[36m",
     "match": "\033[1;33m",
 }
+LEAST_TEXT: Final = 28
+"""Columns that a sentence in a table has at least; else it gets a line of its own."""
 Style = str
 """A key of ``STYLES``."""
 
@@ -151,17 +153,43 @@ def table(
     rows: Sequence[Sequence[str]],
     below: Sequence[str | None] = (),
     *,
+    least: int = 0,
     right: Container[int] = (),
     style: Callable[[int, int], Style] = lambda row, column: "plain",
 ) -> None:
     """Aligned columns on stdout. ``below`` has a remark for each row; the last column is cut to the terminal.
 
-    ``right`` are the columns that end at the same place, ``style`` says how a cell of a row and a column looks.
+    ``least`` is what the last column has to have there; else its cells stand below their rows. ``right`` are the
+    columns that end at the same place, ``style`` says how a cell of a row and a column looks.
     """
-    for i, text in enumerate(laid_out(headings, rows, width(), right=right, style=style)):
-        line(text)
-        if 0 < i <= len(below) and (remark := below[i - 1]):
+    head, blocks = laid_out_with_room(headings, rows, width(), least, right=right, style=style)
+    line(head)
+    for i, texts in enumerate(blocks):
+        for text in texts:
+            line(text)
+        if i < len(below) and (remark := below[i]):
             line(styled(f"  └ {clean(remark)}", "yellow"))
+
+
+def laid_out_with_room(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    most: int | None,
+    least: int,
+    *,
+    right: Container[int] = (),
+    style: Callable[[int, int], Style] = lambda row, column: "plain",
+) -> tuple[str, list[list[str]]]:
+    """The headings, and the lines of each row: one, or a second with its last cell, where that would have less than
+    ``least`` of the terminal's ``most`` columns."""
+    taken = sum(2 + max(columns(row[i]) for row in (headings, *rows)) for i in range(len(headings) - 1))
+    if most is None or most - taken >= least:
+        head, *lines = laid_out(headings, rows, most, right=right, style=style)
+        return head, [[each] for each in lines]
+    head, *lines = laid_out(headings[:-1], [row[:-1] for row in rows], most, right=right, style=style)
+    return head, [
+        [each, *([cut(f"  {clean(row[-1])}", most)] if row[-1] else [])] for each, row in zip(lines, rows, strict=True)
+    ]
 
 
 def laid_out(
@@ -197,11 +225,14 @@ def _row(
 
 
 def pairs(rows: Sequence[tuple[str, str | None]]) -> None:
-    """Names and values on stdout; what has no value is left out."""
+    """Names and values on stdout; what has no value is left out, and further lines of a value stand under its first."""
     present = [(name, value) for name, value in rows if value]
     size = max((len(name) for name, _ in present), default=0)
     for name, value in present:
-        line(f"{styled(name.ljust(size), 'bold')}  {clean(value)}")
+        first, *more = clean_lines(value.rstrip("\n"))
+        line(f"{styled(name.ljust(size), 'bold')}  {first}")
+        for each in more:
+            line(f"{' ' * size}  {each}".rstrip())
 
 
 def age(since: str, now: datetime | None = None) -> str:

@@ -23,5 +23,5 @@ def task_id(client: Client, given: str) -> str:
     name = WorkspaceName().convert(given, None, None)
     found = client.call("tasks.list", Tasks, ListTasks(workspace=name, limit=1))
     if not found.items:
-        raise Missing(f"There is no task in a workspace {name!r}; `perry tasks list` shows all of them.")
+        raise Missing(f"There is no task {name!r}, and none in a workspace of that name; `perry tasks list` shows all.")
     return found.items[0].id

@@ -16,8 +16,6 @@ PAGE: Final = 500
 HEADINGS: Final = ("NAME", "NEXT", "LAST", "SCHEDULE", "WHAT")
 ALIASES: Final = {"create": "add", "rm": "remove", "delete": "remove", "runs": "history"}
 NAME_COLUMNS: Final = 24
-WIDE: Final = 100
-"""Columns of a terminal that has room for messages."""
 RUN_SECONDS: Final = 600.0
 
 
@@ -55,12 +53,9 @@ def list_(as_json: bool) -> None:
     elif not jobs:
         output.note("There are no jobs; `perry cron add --at 20m --message 'what to tell your assistant'` adds one.")
     else:
-        columns = output.width()
-        shown = HEADINGS if columns is None or columns >= WIDE else HEADINGS[:-1]
+        most = None if output.width() is None else NAME_COLUMNS
         output.table(
-            shown,
-            [_row(job, None if columns is None else NAME_COLUMNS)[: len(shown)] for job in jobs],
-            [_reason(job.last) for job in jobs],
+            HEADINGS, [_row(job, most) for job in jobs], [_reason(job.last) for job in jobs], least=output.LEAST_TEXT
         )
 
 
@@ -115,6 +110,7 @@ def history(name: str | None, id_: str | None, limit: int, as_json: bool) -> Non
             ]
             for each in found.items
         ],
+        least=output.LEAST_TEXT,
     )
     if found.more:
         output.note(f"There are more; --limit shows more than {limit}.")

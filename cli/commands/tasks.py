@@ -15,6 +15,7 @@ from protocol.tasks import (
     ENDED,
     ListTasks,
     ReadTaskLogs,
+    RemoveWhen,
     Task,
     TaskLogs,
     TaskRef,
@@ -35,6 +36,7 @@ STYLE: Final = {
     TaskState.WAITING: "yellow",
     TaskState.STALLED: "yellow",
 }
+GOES: Final[dict[str, str]] = {RemoveWhen.SUCCESS: "when it has succeeded", RemoveWhen.DONE: "when it has ended"}
 
 NOT_SUCCEEDED: Final = 1
 NEEDS_A_PERSON: Final = 8
@@ -62,7 +64,12 @@ def list_(workspace: str | None, state: str | None, limit: int, as_json: bool) -
         output.data(found)
         return
     if not found.items:
-        output.note("There are no tasks; `perry dispatch <workspace> '<task>'` gives an agent one.")
+        some = workspace is not None or state is not None
+        output.note(
+            "No task is like that; `perry tasks list` shows all."
+            if some
+            else "There are no tasks; `perry dispatch <workspace> '<task>'` gives an agent one."
+        )
         return
     output.table(
         ["ID", "STATE", "WORKSPACE", "AGENT", "AGE", "TOOK", "TASK"],
@@ -71,6 +78,7 @@ def list_(workspace: str | None, state: str | None, limit: int, as_json: bool) -
             for each in found.items
         ],
         [each.reason for each in found.items],
+        least=output.LEAST_TEXT,
     )
     if found.next_cursor is not None:
         output.note(f"There are more; --limit shows more than {limit}.")
@@ -97,8 +105,8 @@ def show(name: str, as_json: bool) -> None:
             ("Dispatched", f"{task.created.astimezone():%Y-%m-%d %H:%M:%S} ({_age(task)} ago)"),
             ("Took", _took(task)),
             ("Exit code", None if task.exit_code is None else str(task.exit_code)),
-            ("Wake", task.wake_id or ("none was wished" if task.wake == "none" else "when it ends")),
-            ("Workspace goes", f"{task.remove_when}{f' ({task.removal})' if task.removal else ''}"),
+            ("Wake", task.wake_id or _wake(task)),
+            ("Workspace goes", _goes(task)),
             ("Text", task.text),
         ]
     )
@@ -221,6 +229,11 @@ def _show_result(client: Client, id_: str, *, as_json: bool) -> None:
         output.note(output.clean(found.unknown))
 
 
+def _goes(task: Task) -> str:
+    """When its workspace is deleted, and what has become of that."""
+    return f"{GOES.get(task.remove_when, task.remove_when)}{f' ({task.removal})' if task.removal else ''}"
+
+
 def _files(count: int) -> str:
     return "1 file is" if count == 1 else f"{count} files are"
 
@@ -234,6 +247,13 @@ def _line(task: Task) -> str:
     took = f" after {_took(task)}" if task.state in ENDED and task.started else ""
     reason = f": {output.clean(task.reason)}" if task.reason else ""
     return f"{task.id} ({task.agent} in {task.workspace}) {state}{took}{reason}"
+
+
+def _wake(task: Task) -> str:
+    """Of one that nothing was told of."""
+    if task.wake == "none":
+        return "none was wished"
+    return "none of its own" if task.state in ENDED else "when it ends"
 
 
 def _age(task: Task) -> str:

@@ -50,6 +50,7 @@ def list_(workspace: str | None, state: str | None, limit: int, as_json: bool) -
             for each in found.items
         ],
         [each.answer if each.state is not WakeState.DELIVERED else None for each in found.items],
+        least=output.LEAST_TEXT,
     )
     if found.next_cursor is not None:
         output.note(f"There are more; --limit shows more than {limit}.")

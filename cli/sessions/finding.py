@@ -10,7 +10,9 @@ import msgspec
 from cli import output
 from cli.client import Client
 from cli.errors import CliError, Missing, Misused
+from cli.task_names import is_id
 from protocol.sessions import ListSessions, SessionInfo, SessionRef, Sessions
+from protocol.tasks import Task, TaskRef
 from protocol.wire import WORKSPACE_NAME_PATTERN
 
 PAGE: Final = 500
@@ -51,13 +53,16 @@ class SessionName(click.ParamType[str]):
 
 
 def find(client: Client, name: str) -> SessionInfo:
-    """The session that is meant. Missing where there is none, Misused where there are several."""
+    """The session that is meant; a task's id means that of its agent. Missing where there is none, Misused where there
+    are several."""
     workspace, agent, begin = _parts(name)
     wanted = ListSessions(workspace=workspace, agent=agent, id_prefix=begin, subagents=True, limit=PAGE)
     found = [each for each in pages(client, wanted) if each.session_id.startswith(begin)]
     # The whole id of one may be the beginning of another's.
     exact = [each for each in found if each.session_id == begin]
     candidates = exact or found
+    if not candidates and is_id(name):
+        return _of_task(client, name)
     if not candidates:
         raise Missing(f"There is no session {name!r}; `perry sessions list --all` shows them.")
     if len(candidates) > 1:
@@ -65,6 +70,14 @@ def find(client: Client, name: str) -> SessionInfo:
         more = f" and {len(candidates) - CANDIDATES} more" if len(candidates) > CANDIDATES else ""
         raise Misused(f"{name!r} begins {len(candidates)} sessions: {shown}{more}; give more of it.")
     return candidates[0]
+
+
+def _of_task(client: Client, name: str) -> SessionInfo:
+    """The session that a task's agent works in."""
+    task = client.call("tasks.get", Task, TaskRef(id=name))
+    if task.session_id is None:
+        raise Missing(f"The task {name!r} has no session; `perry tasks logs {name}` shows what it has printed.")
+    return find(client, f"{task.workspace}/{task.agent}/{task.session_id}")
 
 
 def ref(session: SessionInfo) -> SessionRef:

@@ -57,8 +57,8 @@ class Show:
         if self._as_json:
             return
         hints = [
-            f"--{how} {ordinal} {what}"
-            for how, ordinal, what in (("before", earlier, "shows earlier ones"), ("after", later, "later ones"))
+            f"--{how} {ordinal} shows {what} ones"
+            for how, ordinal, what in (("before", earlier, "earlier"), ("after", later, "later"))
             if ordinal is not None
         ]
         if hints:

@@ -12,8 +12,6 @@ HEADINGS: Final = ("SESSION", "WORKSPACE", "AGENT", "STATUS", "MSGS", "ACTIVE", 
 STATUS: Final = 3
 RIGHT: Final = frozenset({4, 5})
 """Columns of numbers."""
-LEAST_TITLE: Final = 28
-"""Columns for a title at least; else it gets a line of its own."""
 STYLES: Final[dict[str, output.Style]] = {
     SessionStatus.BUSY: "green",
     SessionStatus.WAITING: "yellow",
@@ -35,18 +33,14 @@ def listed(
         headings[STATUS] = f"  {headings[STATUS]}"
         for mark, row in zip(marks, cells, strict=True):
             row[STATUS] = f"{mark} {row[STATUS]}"
-    taken = sum(2 + max(output.columns(row[i]) for row in (headings, *cells)) for i in range(len(headings) - 1))
-    below = most is not None and most - taken < LEAST_TITLE
-    head, *lines = output.laid_out(
-        headings[:-1] if below else headings,
-        [row[:-1] for row in cells] if below else cells,
+    return output.laid_out_with_room(
+        headings,
+        cells,
         most,
+        output.LEAST_TEXT,
         right=RIGHT,
         style=lambda row, column: style(sessions[row]) if column == STATUS else "plain",
     )
-    if not below:
-        return head, [[line] for line in lines]
-    return head, [[line, output.cut(f"  {row[-1]}", most)] for line, row in zip(lines, cells, strict=True)]
 
 
 def _row(session: SessionInfo, identifier: str, now: datetime | None) -> list[str]:

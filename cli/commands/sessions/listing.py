@@ -11,6 +11,7 @@ import msgspec
 from cli import output
 from cli.client import Client
 from cli.commands.parameters import Duration, WorkspaceName, as_json
+from cli.errors import Misused
 from cli.sessions import shown
 from cli.sessions.finding import PAGE, SessionName, find, pages, ref, short
 from protocol.sessions import Hit, Hits, ListSessions, SearchSessions, SessionInfo, Sessions, SessionStatus
@@ -149,6 +150,8 @@ def search(
     Also in those of stopped workspaces. Finds messages with all of WORDS. An argument with spaces is a phrase; a
     word with * at its end is the beginning of one.
     """
+    if not "".join(words).strip():
+        raise Misused("There is no word in what you search for; give at least one.")
     query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in words)
     wanted = SearchSessions(query=query[:1000], workspace=workspace, agent=agent, cursor=cursor, limit=limit)
     found = Client().call("sessions.search", Hits, wanted)

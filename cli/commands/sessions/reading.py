@@ -12,7 +12,7 @@ import msgspec
 
 from cli import output
 from cli.client import Client
-from cli.errors import CliError, Refused
+from cli.errors import CliError, Missing, Refused
 from cli.sessions import shown
 from cli.sessions.finding import SessionName, find, ref
 from cli.sessions.printing import Show
@@ -63,6 +63,8 @@ def messages(
         after, limit = -1, sys.maxsize
     show.head()
     earlier, later, last = _print(client, msgspec.structs.replace(wanted, before=before, after=after), limit, show)
+    if at is not None and last < at:
+        raise Missing(f"There is no message {at} in it; without --at the latest are shown.")
     if follow:
         from cli.sessions.following import follow as go_on
 

@@ -185,8 +185,8 @@ def test_list(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(output, "width", lambda stream=None: 80)
     lines = perry_("cron", "list").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[3].startswith("x" * 23 + "…  now")
-    assert "WHAT" not in lines[0]
+    assert lines[5].startswith("x" * 23 + "…  now")
+    assert "WHAT" not in lines[0] and lines[2] == lines[4] == lines[6] == "  Look."
 
 
 def test_no_jobs(agent: FakeAgent, perry_: Perry) -> None:

@@ -24,6 +24,7 @@ from protocol.sessions import (
     ToolCall,
     ToolResult,
 )
+from protocol.tasks import Task, TaskState
 from tests.unit.cli.agent import FakeAgent, refuses, workspace
 from tests.unit.cli.conftest import Perry
 
@@ -252,7 +253,7 @@ def test_messages_are_harmless(agent: FakeAgent, perry_: Perry) -> None:
     [
         (("-n", "2"), [2, 3], "--before 2"),
         (("--before", "2"), [0, 1], "--after 1"),
-        (("--after", "1", "-n", "1"), [2], "--before 2 shows earlier ones, --after 2 later ones"),
+        (("--after", "1", "-n", "1"), [2], "--before 2 shows earlier ones, --after 2 shows later ones"),
         (("--at", "3"), [0, 1, 2, 3], None),
         (("--all",), [0, 1, 2, 3], None),
     ],
@@ -264,6 +265,24 @@ def test_which_messages(
     assert [msgspec.json.decode(line, type=Message).ordinal for line in lines] == ordinals
     said = perry_("sessions", "messages", "91c", *options).stderr
     assert (hint in said) if hint else said == ""
+
+
+@pytest.mark.parametrize("ordinal", ["4", "99"])
+def test_a_message_that_is_not_there(one: FakeAgent, perry_: Perry, ordinal: str) -> None:
+    result = perry_("sessions", "messages", "91c", "--at", ordinal)
+    assert result.exit_code == 4 and f"no message {ordinal}" in result.stderr
+
+
+def test_a_task_means_the_session_of_its_agent(one: FakeAgent, perry_: Perry) -> None:
+    task = Task(
+        id="t-0123456789ab", workspace="alpha", agent="claude", state=TaskState.RUNNING, text="x", wake="now",
+        created=datetime.now(UTC), remove_when="never",
+    )  # fmt: skip
+    one.answers["tasks.get"] = task
+    result = perry_("sessions", "messages", task.id)
+    assert result.exit_code == 4 and f"perry tasks logs {task.id}" in result.stderr
+    one.answers["tasks.get"] = msgspec.structs.replace(task, session_id=session().session_id)
+    assert perry_("sessions", "messages", task.id).stdout == perry_("sessions", "messages", "91c").stdout
 
 
 def test_many_messages_come_in_pages(agent: FakeAgent, perry_: Perry) -> None:
@@ -290,6 +309,8 @@ def test_search_shows_where_it_was_said(agent: FakeAgent, perry_: Perry) -> None
     assert "user: on a Sunday" in result.stdout and "perry sessions messages 91c567b7 --at 5" in result.stdout
     assert all(line.isprintable() for line in result.stdout.splitlines())
     assert "There are more" in result.stderr
+    assert perry_("sessions", "search", " ", "").exit_code == 2
+    assert asked(agent, "sessions.search")["query"] == 'sunday "two words"'
     agent.answers["sessions.search"] = Hits(items=[])
     assert "Nobody said that." in perry_("sessions", "search", "x").stderr
 

@@ -141,11 +141,18 @@ def test_no_tasks(agent: FakeAgent, perry_: Perry) -> None:
     assert "perry dispatch" in perry_("tasks", "list").stderr
 
 
+def test_no_task_of_that_kind(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers["tasks.list"] = Tasks(items=[])
+    assert "`perry tasks list` shows all" in perry_("tasks", "list", "--state", "lost").stderr
+
+
 def test_one_task(agent: FakeAgent, perry_: Perry) -> None:
     agent.answers["tasks.get"] = task(TaskState.WAITING, reason="May it run rm?", session_id="s1", wake_id=f"{ID}-x")
     shown = perry_("tasks", "show", ID).stdout
     for word in ("waiting", "May it run rm?", "s1", f"{ID}-x", "Fix the login"):
         assert word in shown
+    agent.answers["tasks.get"] = task(remove_when="success", removal="deleted")
+    assert "Workspace goes  when it has succeeded (deleted)\n" in perry_("tasks", "show", ID).stdout
 
 
 def test_logs_come_in_pieces_and_do_nothing_to_a_terminal(agent: FakeAgent, perry_: Perry) -> None:
@@ -188,7 +195,7 @@ def test_a_workspaces_name_means_its_latest_task(agent: FakeAgent, perry_: Perry
 def test_a_name_without_a_task(agent: FakeAgent, perry_: Perry) -> None:
     agent.answers["tasks.list"] = Tasks(items=[])
     result = perry_("tasks", "result", "review-86")
-    assert result.exit_code == 4 and "no task in a workspace 'review-86'" in result.stderr
+    assert result.exit_code == 4 and "no task 'review-86'" in result.stderr
     assert perry_("tasks", "result", "Review 86").exit_code == 2
 
 
