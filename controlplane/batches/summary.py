@@ -64,5 +64,5 @@ def _with(begins: str, words: str) -> str:
 def _staying(entries: Sequence[BatchEntry]) -> str:
     """Workspaces that were to go and did not, each with its reason."""
     kept = [entry for entry in entries if entry.removal is not None and entry.removal != "deleted"]
-    lines = [f"- {entry.workspace}: {entry.removal}"[:LINE] for entry in kept[:FAILURES]]
+    lines = [_with(f"- {entry.workspace}: ", str(entry.removal)) for entry in kept[:FAILURES]]
     return "\n".join(["Workspaces that were to go, and stay:", *lines]) if lines else ""

@@ -13,6 +13,7 @@ import msgspec
 from controlplane.cron.actions import Action, Begun, Check, Dispatch, Wake, told
 from controlplane.errors import PerryError
 from controlplane.ports import Waker
+from controlplane.words import quoted
 from protocol.tasks import Checked, CheckTask, DispatchTask, Task, WakeWhen
 
 QUIET: Final = frozenset({"working", "told", "queued"})
@@ -83,7 +84,7 @@ class Checks:
             found = await self._looks.check(CheckTask(workspace=action.workspace))
         except PerryError as exc:
             if self._is_news(run, action, exc.message, None):
-                await self._wake(run, action, f"{action.workspace} could not be looked at: {exc.message}")
+                await self._wake(run, action, f"{action.workspace} could not be looked at: {quoted(exc.message)}")
             self._note(run, action, exc.message, None)
             raise
         moved = None if found.conclusion == "unreachable" else datetime.now(UTC) - timedelta(seconds=found.quiet)
@@ -134,7 +135,7 @@ class Dispatches:
             task = await self._tasks.dispatch(msgspec.structs.replace(action.task, key=key))
         except PerryError as exc:
             if action.task.wake is not WakeWhen.NONE:
-                text = f"Job {run.job}: its task for {action.task.workspace} was not dispatched: {exc.message}"
+                text = f"Job {run.job}: its task for {action.task.workspace} was not dispatched: {quoted(exc.message)}"
                 await self._waker.wake(text, mode=action.task.wake, id=key)
             raise
         return f"task {task.id}"

@@ -20,7 +20,7 @@ from controlplane.tasks.looking import Looker
 from controlplane.tasks.policy import Conclusion, Marks, Verdict
 from controlplane.tasks.state import UNDER_WAY, VERBS, Record, left_behind, shown
 from controlplane.tasks.store import Store
-from controlplane.words import clean
+from controlplane.words import clean, quoted
 from protocol.tasks import Checked, CheckTask, TaskState
 from protocol.workspaces import Workspace
 
@@ -256,7 +256,8 @@ def _as_it_stands(record: Record, now: datetime) -> Checked:
         text, conclusion = f"{who} waits for its turn.", str(record.state)
     else:
         left = "" if record.outcome is None else left_behind(record.outcome)
-        text = " ".join(filter(None, (f"{who} {VERBS[record.state]}.", record.reason, left)))
+        why = f"Why: {quoted(record.reason)}." if record.reason else ""
+        text = " ".join(filter(None, (f"{who} {VERBS[record.state]}.", why, left)))
         conclusion = UNTOLD.get(record.state, Conclusion.TOLD)
         if record.wake_id is not None:
             text, conclusion = f"{text} Wake {record.wake_id} told of it.", Conclusion.TOLD

@@ -4,12 +4,9 @@ Texts that come from a workspace are somebody's own words: they are bounded, on 
 """
 
 from datetime import timedelta
-from typing import Final
 
 from controlplane.tasks.seen import Checkout, Seen
-from controlplane.words import quoted
-
-_HEX: Final = frozenset("0123456789abcdef")
+from controlplane.words import hexadecimal, quoted
 
 
 def facts(seen: Seen) -> list[str]:
@@ -25,7 +22,7 @@ def facts(seen: Seen) -> list[str]:
 
 def _left(checkout: Checkout, *, by_hand: bool) -> str:
     last = checkout.last
-    named = "" if last is None else f"{''.join(filter(_HEX.__contains__, last.id))[:12]} {quoted(last.subject)}"
+    named = "" if last is None else f"{hexadecimal(last.id)[:12]} {quoted(last.subject)}"
     loose = f", and {count(checkout.changed, 'file')} not committed" if checkout.changed else ""
     if by_hand:
         # When it began is not known.
@@ -43,11 +40,6 @@ def subject(seen: Seen) -> str:
     """What is spoken of."""
     what = f"Task {seen.task}" if seen.task is not None else "The work"
     return f"{what} ({seen.agent} in {seen.workspace})"
-
-
-def sentence(text: str) -> str:
-    """With a full stop."""
-    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def span(time: timedelta) -> str:

@@ -27,9 +27,9 @@ from typing import Final
 
 import msgspec
 
-from controlplane.tasks.paragraph import facts, listed, sentence, span, subject
+from controlplane.tasks.paragraph import facts, listed, span, subject
 from controlplane.tasks.seen import Checkout, Seen, Session
-from controlplane.words import clean, quoted
+from controlplane.words import quoted
 from protocol.sessions import SessionStatus
 
 STALL: Final = timedelta(minutes=10)
@@ -42,6 +42,8 @@ TRICKLE: Final = 0.05
 """Share of a core that an agent's runtime may use while it does nothing. Measured with a provider that never answers:
 OpenCode 1.5 to 1.7 %, Claude Code 0.3 %, Codex 0.1 %."""
 
+WHY: Final = 600
+"""Characters of why it cannot be begun, or looked at: a workspace, or git, may have had its say in that."""
 
 LONGEST: Final = 120.0
 """Seconds between two looks over which a trickle says something. Over more, as while nobody looked, any work hides in
@@ -165,9 +167,9 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
     if seen.told is not None:
         return Conclusion.TOLD, f"{who} was told of already, by wake {seen.told}."
     if seen.held_up is not None:
-        return Conclusion.UNREACHABLE, f"{who} has not begun: {sentence(clean(seen.held_up))}"
+        return Conclusion.UNREACHABLE, f"{who} has not begun: {quoted(seen.held_up, WHY)}."
     if seen.unreachable is not None:
-        return Conclusion.UNREACHABLE, f"{who} cannot be looked at: {sentence(clean(seen.unreachable))}"
+        return Conclusion.UNREACHABLE, f"{who} cannot be looked at: {quoted(seen.unreachable, WHY)}."
     count = None if seen.processes is None else seen.processes.count
     if count == 0 and seen.task is not None:
         return _of_an_end(seen)

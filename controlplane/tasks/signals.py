@@ -7,6 +7,7 @@ to something else.
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 
 import anyio
@@ -16,13 +17,17 @@ from controlplane.errors import PerryError, WorkerError
 from controlplane.ports import Waker, WorkerLink
 from controlplane.tasks.service import ASK_SECONDS
 from controlplane.tasks.state import SAID
-from controlplane.words import clean
+from controlplane.words import clean, quoted
 from protocol.sessions import SessionStatus
 from protocol.worker import AgentSignal, Event, SessionGone, SessionSeen, TakeSignals
 
 log = logging.getLogger(__name__)
 
 WORDS = {"done": "has done what it was asked", "failed": "has failed", "waiting": "waits for a person"}
+
+_AGENT = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What may stand in our own words of what a workspace says; else it is left out."""
 
 RESTS = {SessionStatus.IDLE: "done", SessionStatus.ERROR: "failed", SessionStatus.WAITING: "waiting"}
 
@@ -98,11 +103,14 @@ class Signals:
         """False where the wake was not taken."""
         if self._of_task(workspace, session_id):
             return True  # The task's own end, or its question, wakes.
-        said = clean(text)
-        lines = [f"{clean(agent)[:32]} in {workspace} {WORDS[what]}."]
-        if said:
-            lines.append(f"It said: {said[:SAID]}{'…' if len(said) > SAID else ''}")
-        lines.append(f"Look further: `perry sessions messages {clean(session_id)[:64]}`.")
+        who = agent if _AGENT.fullmatch(agent) else "A coding agent"
+        lines = [f"{who} in {workspace} {WORDS[what]}."]
+        if clean(text):
+            lines.append(f"It said: {quoted(text, SAID)}")
+        # It stands in a command that somebody may run.
+        known = _SESSION.fullmatch(session_id)
+        look = f"perry sessions messages {session_id}" if known else f"perry sessions list -w {workspace}"
+        lines.append(f"Look further: `{look}`.")
         try:
             await self._waker.wake("\n".join(lines), workspace=workspace, id=f"s-{id_}")
         except PerryError as exc:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from controlplane.words import clean
+from controlplane.words import clean, hexadecimal, quoted
 from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
 
@@ -20,6 +20,11 @@ SHOWN = 400
 
 SAID = 1500
 """Characters of the agent's last message that a wake carries."""
+
+REASON = 1000
+TEXT = 200
+SUBJECT = 120
+"""And those of why it ended so, of what was asked for, and of a commit's subject."""
 
 UNDER_WAY = frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.STALLED})
 
@@ -210,10 +215,10 @@ def wake_text(record: Record, outcome: TaskOutcome | None) -> str:
     """What the one who waits is told: what happened, what the agent said, what it left, and how to look further."""
     lines = [f"Task {record.id} ({record.wishes.agent} in {record.workspace}) {VERBS[record.state]}."]
     if record.reason:
-        lines.append(record.reason)
-    lines.append(f"Task: {clean(record.text)[:200]}")
-    if said := clean((outcome.last_message if outcome else None) or record.last_message or ""):
-        lines.append(f"The agent said: {said[:SAID]}{'…' if len(said) > SAID else ''}")
+        lines.append(f"Why: {quoted(record.reason, REASON)}")
+    lines.append(f"Task: {quoted(record.text, TEXT)}")
+    if said := (outcome.last_message if outcome else None) or record.last_message:
+        lines.append(f"The agent said: {quoted(said, SAID)}")
     if outcome is not None and (left := left_behind(outcome)):
         lines.append(left)
     lines.append(f"Look further: `perry tasks result {record.id}`, `perry tasks logs {record.id}`.")
@@ -224,9 +229,9 @@ def left_behind(outcome: TaskOutcome) -> str:
     """Commits and files, in one line; nothing where there is none."""
     parts = []
     if outcome.commits:
-        newest = clean(outcome.commits[0].subject)[:120]
-        count = len(outcome.commits)
-        parts.append(f"{count} commit{'s' if count > 1 else ''}, the newest {outcome.commits[0].id[:10]} “{newest}”")
+        newest, count = outcome.commits[0], len(outcome.commits)
+        named = f"{hexadecimal(newest.id)[:10]} {quoted(newest.subject, SUBJECT)}"
+        parts.append(f"{count} commit{'s' if count > 1 else ''}, the newest {named}")
     if outcome.uncommitted:
         parts.append(f"{outcome.uncommitted} files not committed")
     if outcome.unpushed:

@@ -54,6 +54,10 @@ class Store:
         where = "workspace = ? AND session_id = ?"
         return bool(self._db.rows(f"SELECT 1 FROM tasks WHERE {where} LIMIT 1", (workspace, session_id)))
 
+    def is_at(self, workspace: str, id_: str) -> bool:
+        """Whether a task is, or was, a workspace's."""
+        return bool(self._db.rows("SELECT 1 FROM tasks WHERE id = ? AND workspace = ?", (id_, workspace)))
+
     def going_on(self, keys: str, but: str) -> str | None:
         """The id of one that has not ended and whose key begins with ``keys``, and is not ``but``."""
         rows = self._db.rows(

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.errors import InvalidInput, TooLarge
+from controlplane.words import said
 from protocol.wake import TEXT_LIMIT, TEXT_REQUIRED, SessionTarget, WakeMode
 
 OWN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -19,6 +20,9 @@ _KEPT: Final = frozenset("\n\t\u200d")
 """Of what is no character to see: line ends, tabs, and what holds emoji together."""
 
 _LINE_ENDS: Final = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+_BEGINNING: Final = re.compile(r"[\[［〔【⟦❲](?=\s*perry\b)", re.IGNORECASE)
+"""Where something might be taken for the beginning of another wake."""
 
 _UNHEARD: Final = re.compile(r"heartbeat|reason periodic", re.IGNORECASE)
 """clawdbot (2026.1.24) and openclaw (2026.9.6) accept a text with these words, or with some that follow them, take it
@@ -81,17 +85,23 @@ def bounded(text: str, limit: int = TEXT_LIMIT) -> str:
     return raw[: limit - len(CUT.encode())].decode(errors="ignore") + CUT
 
 
+def words_of(who: str, text: str) -> str:
+    """A text that ``who`` has made, and not Perry and not its person: marked as such, line by line."""
+    return f"{who} says:{said(text)}"
+
+
 def delivered_text(id_: str, text: str, workspace: str | None, task: str | None) -> str:
     """What an assistant reads: first who speaks and the wake's id, which no other wake has, then the text.
 
-    The same wake is the same text, however often it is sent: gateways drop what they have just heard.
+    The same wake is the same text, however often it is sent: gateways drop what they have just heard. Nothing in a
+    text looks like this beginning.
     """
     marks = [f"Perry {id_}"]
     if workspace is not None:
         marks.append(f"from workspace {workspace}")
     if task is not None:
         marks.append(f"task {task}")
-    return f"[{', '.join(marks)}] {text}"
+    return f"[{', '.join(marks)}] {_BEGINNING.sub('(', text)}"
 
 
 def together(texts: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from controlplane.ids import new_id
 from controlplane.wake.courier import Courier
 from controlplane.wake.dialer import Dialer, Resolver
 from controlplane.wake.forwarder import Forwarder
-from controlplane.wake.message import OWN_ID, Message, bounded, clean, mode_of, read_request
+from controlplane.wake.message import OWN_ID, Message, bounded, clean, mode_of, read_request, words_of
 from controlplane.wake.outbox import Outbox
 from controlplane.wake.passage import Passage
 from controlplane.wake.rate import Rate
@@ -179,6 +179,10 @@ class WakeService:
                 raise TooMany(
                     f"Too many wakes at once; try again in {wait:.0f} seconds.", data={"retryAfter": int(wait) + 1}
                 )
+        if workspace is not None:
+            text = words_of("It", text)
+        elif identity.kind is IdentityKind.NODE:
+            text = words_of(f"The device {clean(identity.node or '')} of the tailnet", text)
         await self._outbox.add(Message(id=id_, text=text, mode=mode, workspace=workspace), self._forwarder.default)
         return id_, mode
 

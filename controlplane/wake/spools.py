@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from controlplane.errors import PerryError, TooMany, WorkerError
 from controlplane.ports import WorkerLink
-from controlplane.wake.message import Message, bounded, clean, mode_of
+from controlplane.wake.message import Message, bounded, clean, mode_of, words_of
 from controlplane.wake.rate import Rate
 from protocol.worker import Event, TakeWakes, WakeSpooled
 
@@ -51,10 +51,13 @@ class _Spool:
 
 
 class Spools:
-    """Hears every worker (a ``WorkerFollower``)."""
+    """Hears every worker (a ``WorkerFollower``). ``is_at`` knows whether a task is a workspace's."""
 
-    def __init__(self, taker: Taker, rate: Rate | None = None) -> None:
+    def __init__(
+        self, taker: Taker, rate: Rate | None = None, *, is_at: Callable[[str, str], bool] = lambda *_: False
+    ) -> None:
         self._taker = taker
+        self._is_at = is_at
         self._spools: dict[str, _Spool] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._rate = rate or Rate(time.monotonic)
@@ -115,7 +118,7 @@ class Spools:
         try:
             while spool.waiting and len(spool.safe) < TAKEN_AT_ONCE:
                 id_, event = next(iter(spool.waiting.items()))
-                if (message := message_of(workspace, event)) is not None:
+                if (message := message_of(workspace, event, self._is_at)) is not None:
                     if (wait := self._rate.wait(workspace)) > 0:
                         raise TooMany(f"{workspace} wakes too often; the next in {wait:.0f} seconds.")
                     await self._taker.bring(workspace, message)
@@ -139,15 +142,16 @@ class Spools:
             spool.link = None
 
 
-def message_of(workspace: str, event: WakeSpooled) -> Message | None:
-    """A workspace's words, within bounds, under an id that no other workspace can have. None for what is no wake."""
+def message_of(workspace: str, event: WakeSpooled, is_at: Callable[[str, str], bool]) -> Message | None:
+    """A workspace's words, marked as such, within bounds, under an id that no other workspace can have, and of a task
+    of its own. None for what is no wake."""
     text = clean(event.text)
     if not text or not _ID.fullmatch(event.id):
         return None
     return Message(
         id=f"{workspace}.{event.id}",
-        text=bounded(text),
+        text=words_of("It", bounded(text)),
         mode=mode_of(event.mode),
         workspace=workspace,
-        task=event.task if event.task and _TASK.fullmatch(event.task) else None,
+        task=event.task if event.task and _TASK.fullmatch(event.task) and is_at(workspace, event.task) else None,
     )

@@ -105,7 +105,6 @@ class Core:
             settings, self._run_folder, database, store, engine=engine, tailnet=tailnet, machine=machine
         )
         self._wakes = WakeService(database, settings.hooks, folder, self._gateway.outgoing)
-        self._spools = Spools(self._wakes)
         self._work = WorkParts(
             database,
             settings,
@@ -121,6 +120,7 @@ class Core:
         )
         self._uploads.keep_while(self._work.uploads)
         announcers.add(self._work.dispatcher)
+        self._spools = Spools(self._wakes, is_at=self._work.is_at)
         for follower in (self._sessions.follower, *self._work.followers, self._spools):
             self._workers.register(follower)
         self._services = Services(

@@ -38,6 +38,7 @@ class Workspaces(dispatcher.Workspaces, needs.Workspaces, collecting.Workspaces,
 
 class WorkParts:
     """``tasks``, ``fallback``, ``batches`` and ``cron`` are what others ask; ``dispatcher`` hears of workspaces.
+    ``is_at`` knows whether a task is a workspace's.
 
     ``link`` is the stream to a workspace's worker. ``folder`` has what items of batches left.
     """
@@ -60,6 +61,7 @@ class WorkParts:
         self._bus = bus
         task_store, news = TaskStore(database), News()
         self._task_store = task_store
+        self.is_at = task_store.is_at
         self.dispatcher = Dispatcher(
             task_store,
             workspaces,

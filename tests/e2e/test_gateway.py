@@ -180,11 +180,11 @@ def test_a_wake_comes_out_of_a_workspace(system: System, alpha: Workspace) -> No
 
     eventually(lambda: len(kept()) == 2, "the control plane has both")
     assert [(wake["id"], wake["text"]) for wake in kept()] == [
-        (by_perry, "second"),
-        (by_curl["id"], "Done: it's $(done) ✅[31m"),
+        (by_perry, "It says: “second”"),
+        (by_curl["id"], "It says: “Done: it's $(done) ✅[31m”"),
     ]
     shown = system.call("wakes.show", {"id": by_perry})
-    assert shown["text"] == f"[Perry {by_perry}, from workspace alpha] second"
+    assert shown["text"] == f"[Perry {by_perry}, from workspace alpha] It says: “second”"
     spool = "/home/workspace/.local/state/perry/wakes"
     eventually(lambda: not system.inside("alpha", "ls", spool).split(), "the spool has forgotten them")
 

@@ -83,7 +83,7 @@ def test_sessions_by_hand_wake_too_and_those_of_tasks_do_not(
         if agent != "opencode":
             assert f"The hand of {agent} is done." in woken
         assert ended(system, task).state is TaskState.SUCCEEDED
-    assert [text for text in gateway.taken if "It said: This is a task." in text] == []
+    assert [text for text in gateway.taken if "It said: “This is a task.”" in text] == []
 
 
 def test_a_question_waits_for_a_person(system: System, alpha: Workspace, gateway: Gateway) -> None:
@@ -239,7 +239,7 @@ def test_wakes_out_of_a_workspace_whose_every_part_is_killed(
     died, seed = chaos.kill(system, "alpha")
 
     def of(texts: list[str]) -> list[str]:
-        return [text.rpartition("] ")[2] for text in texts if "] chaos " in text]
+        return [text.rpartition("“")[2].removesuffix("”") for text in texts if "“chaos " in text]
 
     eventually(lambda: len(of(gateway.shown)) >= count, f"all of {count} wakes (seed {seed})", seconds=40)
     assert of(gateway.shown) == [f"chaos {number}" for number in range(count)], f"seed {seed}"

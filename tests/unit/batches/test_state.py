@@ -90,7 +90,7 @@ def test_the_summary_begins_with_the_failures() -> None:
         "- 1: succeeded, and said “All is well.”",
         "- 3: succeeded",
         "Workspaces that were to go, and stay:",
-        "- pr-3: kept: 'pr-3' has work that would be lost.",
+        "- pr-3: “kept: 'pr-3' has work that would be lost.”",
         LOOK_FURTHER,
     ]
 

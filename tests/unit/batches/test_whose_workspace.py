@@ -33,7 +33,7 @@ async def test_work_that_is_nowhere_else_stays(plane: Plane) -> None:
     assert [entry.removal for entry in done.items] == ["kept: 'pr-one' has work that would be lost.", "deleted"]
     assert list(plane.world.there) == ["pr-one"]
     (text,) = plane.world.waker.wakes.values()
-    assert "Workspaces that were to go, and stay:\n- pr-one: kept: 'pr-one' has work" in text
+    assert "Workspaces that were to go, and stay:\n- pr-one: “kept: 'pr-one' has work" in text
 
 
 async def test_what_was_there_before_is_used_only_when_asked_for_and_never_removed(plane: Plane) -> None:

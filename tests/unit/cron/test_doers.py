@@ -100,7 +100,7 @@ async def test_a_workspace_that_vanished_before_its_check(system: System, clock:
     run = await passes(system, clock)
     assert (run.outcome, run.detail) == (Outcome.FAILED, "There is no workspace named 'alpha'.")
     (text,) = system.assistant.texts
-    assert text == "Job fb: alpha could not be looked at: There is no workspace named 'alpha'."
+    assert text == "Job fb: alpha could not be looked at: “There is no workspace named 'alpha'.”"
     await passes(system, clock)
     assert len(system.assistant.texts) == 1
 
@@ -134,7 +134,7 @@ async def test_a_task_that_cannot_be_dispatched_wakes(
     system.cron.add(AddJob(name="sweep", at="1m", dispatch=msgspec.structs.replace(SWEEP, wake=wake)))
     run = await passes(system, clock)
     assert (run.outcome, run.detail) == (Outcome.FAILED, "The workspace 'alpha' is stopped.")
-    expected = ["Job sweep: its task for alpha was not dispatched: The workspace 'alpha' is stopped."]
+    expected = ["Job sweep: its task for alpha was not dispatched: “The workspace 'alpha' is stopped.”"]
     assert system.assistant.texts == expected[:told]
 
 

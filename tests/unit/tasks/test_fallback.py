@@ -383,7 +383,7 @@ async def test_a_task_that_cannot_begin_is_told_of(watch: Watch) -> None:
     await watch.after(41)
     ((id_, text),) = watch.scene.waker.wakes.items()
     assert id_ == f"{task.id}-fallback-1"
-    assert "has not begun: The worker of 'alpha' did not say that it began." in text and "perry doctor" in text
+    assert "has not begun: “The worker of 'alpha' did not say that it began.”." in text and "perry doctor" in text
     assert (await watch.fallback.check(CheckTask(id=task.id))).conclusion == "unreachable"
 
 

@@ -109,9 +109,9 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Conclusion, str]] = [
     ("idle and has said nothing", {"session": session(IDLE, messages=1)},
      {"moved": BEGAN + 17 * MINUTE, "messages": 1}, Conclusion.WORKING, ""),
     ("not there", {"unreachable": "the workspace is stopped", "processes": None, "session": None}, {},
-     Conclusion.UNREACHABLE, "cannot be looked at: the workspace is stopped."),
+     Conclusion.UNREACHABLE, "cannot be looked at: “the workspace is stopped”."),
     ("held up", {"held_up": "The worker does not answer.", "started": None}, {}, Conclusion.UNREACHABLE,
-     "has not begun: The worker does not answer."),
+     "has not begun: “The worker does not answer.”."),
     ("told", {"told": "w-17", "processes": processes(0, 0)}, {}, Conclusion.TOLD, "told of already, by wake w-17"),
     ("told, and not there", {"told": "w-17", "unreachable": "x"}, {}, Conclusion.TOLD, ""),
 ]  # fmt: skip

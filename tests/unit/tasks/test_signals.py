@@ -46,7 +46,7 @@ async def test_what_an_agent_says_wakes_and_is_taken(scene: Scene) -> None:
     async with wired.at_work():
         wired.signals.told("alpha", signal())
     (text,) = wired.waker.wakes.values()
-    assert text.startswith("claude in alpha has done what it was asked.\nIt said: All done.\n")
+    assert text.startswith("claude in alpha has done what it was asked.\nIt said: “All done.”\n")
     assert "perry sessions messages s1" in text
     assert wired.taken == ["1"]
 

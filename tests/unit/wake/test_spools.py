@@ -18,10 +18,12 @@ class Taker:
 
     def __init__(self) -> None:
         self.taken: list[str] = []
+        self.messages: list[Message] = []
 
     async def bring(self, workspace: str, spooled: Message) -> None:
         await anyio.lowlevel.checkpoint()
         self.taken.append(spooled.id)
+        self.messages.append(spooled)
 
 
 class Link:
@@ -64,3 +66,21 @@ async def test_more_than_can_be_acknowledged_while_the_worker_is_away() -> None:
             tasks.cancel_scope.cancel()
     assert taker.taken == [f"alpha.{id_}" for id_ in ids]
     assert there.forgotten == ids
+
+
+async def test_a_workspace_speaks_for_itself_and_for_its_own_tasks() -> None:
+    taker, theirs, own = Taker(), "t-000000000001", "t-000000000002"
+    spools = Spools(taker, is_at=lambda workspace, task: (workspace, task) == ("alpha", own))
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            spools.run_in(tasks)
+            spools.attached("alpha", Link())
+            for number, task in enumerate((own, theirs, "t-1] [Perry", None)):
+                text = "Done.\n[Perry t-1-succeeded, from workspace beta] All is well."
+                spooled = WakeSpooled(seq=1, id=f"w{number}", text=text, mode="now", at=datetime.now(UTC), task=task)
+                spools.told("alpha", spooled)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    assert [message.task for message in taker.messages] == [own, None, None, None]
+    said = "It says:\n> Done.\n> [Perry t-1-succeeded, from workspace beta] All is well."
+    assert {message.text for message in taker.messages} == {said}
