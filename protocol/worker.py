@@ -45,6 +45,9 @@ PAGE_LIMIT: Final = 1 << 20
 BLOCK_LIMIT: Final = 256 << 10
 """Characters of one block at most; what is more is cut off and counted (``omitted``)."""
 
+PAGES_LIMIT: Final = 64
+"""Sessions that one request may ask for."""
+
 SESSIONS_LIMIT: Final = 100_000
 """Sessions of one workspace, at most."""
 
@@ -67,6 +70,21 @@ class ReadSession(Wire, frozen=True, tag="readSession", tag_field="kind"):
     agent: str
     session_id: str
     cursor: str | None = None
+    limit: int = PAGE_LIMIT
+
+
+class Unread(Wire, frozen=True):
+    """A session, and where to read on (None: from the beginning)."""
+
+    agent: str
+    session_id: str
+    cursor: str | None = None
+
+
+class ReadSessions(Wire, frozen=True, tag="readSessions", tag_field="kind"):
+    """A page of each of these, as long as they fit into ``limit`` bytes together. → :class:`Pages`."""
+
+    sessions: Annotated[list[Unread], msgspec.Meta(min_length=1, max_length=PAGES_LIMIT)]
     limit: int = PAGE_LIMIT
 
 
@@ -148,6 +166,7 @@ class TakeSignals(Wire, frozen=True, tag="takeSignals", tag_field="kind"):
 
 Request = (
     ReadSession
+    | ReadSessions
     | RenameInStore
     | DeleteInStore
     | ReadStatus
@@ -303,6 +322,21 @@ class Page(Wire, frozen=True, tag="page", tag_field="kind"):
     skipped: int = 0
 
 
+class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
+    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session or task), ``noAgent``,
+    ``failed``."""
+
+    code: str
+    message: str
+
+
+class Pages(Wire, frozen=True, tag="pages", tag_field="kind"):
+    """A page of each session that was asked for, in that order, or why there is none. There is at least one; those that
+    are missing at the end are to be asked for again."""
+
+    pages: Annotated[list[Page | Refused], msgspec.Meta(min_length=1, max_length=PAGES_LIMIT)]
+
+
 class Done(Wire, frozen=True, tag="done", tag_field="kind"):
     """It was done."""
 
@@ -360,15 +394,7 @@ class TaskLook(Wire, frozen=True, tag="taskLook", tag_field="kind"):
     changed: int | None = None
 
 
-class Refused(Wire, frozen=True, tag="refused", tag_field="kind"):
-    """It was not done. ``code``: ``unknown`` (no such request), ``missing`` (no such session or task), ``noAgent``,
-    ``failed``."""
-
-    code: str
-    message: str
-
-
-Result = Page | Done | WorkerStatus | TaskLog | TaskOutcome | TaskLook | Refused
+Result = Page | Pages | Done | WorkerStatus | TaskLog | TaskOutcome | TaskLook | Refused
 
 
 class Answer(Wire, frozen=True, tag="answer", tag_field="type"):

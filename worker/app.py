@@ -15,6 +15,7 @@ from protocol.worker import (
     DeleteInStore,
     Done,
     ReadSession,
+    ReadSessions,
     ReadStatus,
     RenameInStore,
     Request,
@@ -61,6 +62,7 @@ class Following:
     def handlers(self) -> Mapping[type[Request], Handler]:
         return {
             ReadSession: self._sessions.read,
+            ReadSessions: self._sessions.read_several,
             RenameInStore: self._rename,
             DeleteInStore: self._delete,
             ReadStatus: self._status,

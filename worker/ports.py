@@ -8,7 +8,9 @@ from protocol.worker import (
     AgentStatus,
     DeleteInStore,
     Page,
+    Pages,
     ReadSession,
+    ReadSessions,
     RenameInStore,
     Request,
     Result,
@@ -88,6 +90,9 @@ class Sessions(Protocol):
 
     async def read(self, request: ReadSession) -> Page:
         """RequestRefused where that cannot be."""
+
+    async def read_several(self, request: ReadSessions) -> Pages:
+        """A session that cannot be read is refused in its place."""
 
     async def rename(self, request: RenameInStore) -> None:
         """RequestRefused where that cannot be."""

@@ -32,8 +32,10 @@ from protocol.worker import (
     Hello,
     LookAtTask,
     Page,
+    Pages,
     ReadOutcome,
     ReadSession,
+    ReadSessions,
     ReadStatus,
     ReadTaskLog,
     Refused,
@@ -60,6 +62,7 @@ SNAPSHOT_LIMIT = SESSIONS_LIMIT + 10_000
 
 ANSWERS: dict[type[Request], type[Result]] = {
     ReadSession: Page,
+    ReadSessions: Pages,
     ReadStatus: WorkerStatus,
     ReadTaskLog: TaskLog,
     ReadOutcome: TaskOutcome,

@@ -44,7 +44,22 @@ class SessionsDatabase:
         self._reading = anyio.CapacityLimiter(READERS)
         self._idle: list[sqlite3.Connection] = []
         self._generation = 0
+        self._hurrying = 0
         self._writer = self._open()
+
+    @contextlib.contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """While the block lasts, somebody waits for a write: others should be short."""
+        self._hurrying += 1
+        try:
+            yield
+        finally:
+            self._hurrying -= 1
+
+    @property
+    def hurried(self) -> bool:
+        """Whether somebody waits. For any thread."""
+        return self._hurrying > 0
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` in one transaction, in turn, in a thread; all or nothing.

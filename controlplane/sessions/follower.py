@@ -1,6 +1,7 @@
 """Follows the workers of all workspaces, and keeps the index in order: full text, what is void, what is damaged."""
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
@@ -201,7 +202,7 @@ class Follower:
             self._work = anyio.Event()
             await self._gather()
             try:
-                while await self._db.write(fulltext.put_in) | await self._db.write(fulltext.clear_doomed):
+                while await self._db.write(self._put_in) | await self._db.write(fulltext.clear_doomed):
                     pass
                 while not self._work.is_set() and await self._db.write(fulltext.merge):
                     pass
@@ -213,6 +214,9 @@ class Follower:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 60)
                 self._work.set()
+
+    def _put_in(self, db: sqlite3.Connection) -> bool:
+        return fulltext.put_in(db, lambda: self._db.hurried)
 
     async def _gather(self) -> None:
         await anyio.sleep(SETTLED_SECONDS)

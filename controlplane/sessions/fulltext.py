@@ -9,7 +9,8 @@ What is asked for is looked for twice: in what people and models said, then in w
 
 import random
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -17,9 +18,12 @@ import msgspec
 from controlplane.sessions.query import BEGIN, END, words
 
 BATCH_BYTES: Final = 4 << 20
-"""Of messages that enter the full text in one transaction: about two tenths of a second, in which others wait."""
+"""Of messages that enter the full text in one transaction: about two tenths of a second, unless others are hurried."""
 
 BATCH: Final = 4_000
+
+LOOK: Final = 16
+"""Messages between two looks at whether others are hurried."""
 
 MERGED_PAGES: Final = 64
 """Of the full text that are merged at once: some hundredths of a second."""
@@ -50,33 +54,54 @@ class Scope(msgspec.Struct, frozen=True):
     agent: str | None = None
 
 
-def put_in(db: sqlite3.Connection) -> bool:
-    """Some of the messages that wait enter the full text. Whether more wait."""
+def put_in(db: sqlite3.Connection, hurried: Callable[[], bool] = bool) -> bool:
+    """Some of the messages that wait enter the full text: few where others are ``hurried``. Whether more wait."""
+    void, entries = _waiting(db, hurried)
+    done = 0
+
+    def some() -> Iterator[tuple[int, str, str, str]]:
+        nonlocal done
+        for _, entry in entries:
+            if done and done % LOOK == 0 and hurried():
+                return
+            done += 1
+            yield entry
+
+    db.executemany("INSERT INTO texts (rowid, said, tools, scope) VALUES (?, ?, ?, ?)", some())
+    db.executemany("DELETE FROM docs WHERE doc = ?", [entry[:1] for _, entry in entries[done:]])
+    taken = [*void, *(message for message, _ in entries[:done])]
+    db.executemany("DELETE FROM pending WHERE message = ?", [(message,) for message in taken])
+    return bool(db.execute("SELECT 1 FROM pending LIMIT 1").fetchone())
+
+
+def _waiting(
+    db: sqlite3.Connection, hurried: Callable[[], bool]
+) -> tuple[list[int], list[tuple[int, tuple[int, str, str, str]]]]:
+    """Of the messages that wait, those that have nothing to enter with, and what the others enter with."""
     rows = db.execute(
         "SELECT pending.message AS id, messages.role, messages.at, messages.blocks, sessions.workspace, "
         "sessions.agent, sessions.last_activity FROM pending LEFT JOIN messages ON messages.id = pending.message "
         "LEFT JOIN sessions ON sessions.body = pending.message >> 24 ORDER BY pending.message LIMIT ?",
         (BATCH,),
     )
+    void: list[int] = []
+    entries: list[tuple[int, tuple[int, str, str, str]]] = []
     size = 0
-    taken: list[tuple[int]] = []
-    entries: list[tuple[int, str, str, str]] = []
-    for row in rows:
-        taken.append((row["id"],))
-        if row["blocks"] is None or row["workspace"] is None:
-            continue  # It was rewritten or deleted before it was its turn.
-        size += len(row["blocks"])
-        found = words(row["role"], row["blocks"])
+    for count, row in enumerate(rows, 1):
+        # Where there is nothing, it was rewritten or deleted before it was its turn.
+        there = row["blocks"] is not None and row["workspace"] is not None
+        found = words(row["role"], row["blocks"]) if there else ("", "")
         if any(found):
             doc = _number(db, row["id"], (row["at"] or row["last_activity"]) // 1000)
-            entries.append((doc, *found, scope_of(row["workspace"], row["agent"])))
-        if size >= BATCH_BYTES:
+            entries.append((row["id"], (doc, *found, scope_of(row["workspace"], row["agent"]))))
+        else:
+            void.append(row["id"])
+        size += len(row["blocks"]) if there else 0
+        if size >= BATCH_BYTES or (count % LOOK == 0 and hurried()):
             break
     # In their order, or each that goes back would be written as a piece of its own.
-    entries.sort()
-    db.executemany("INSERT INTO texts (rowid, said, tools, scope) VALUES (?, ?, ?, ?)", entries)
-    db.executemany("DELETE FROM pending WHERE message = ?", taken)
-    return bool(db.execute("SELECT 1 FROM pending LIMIT 1").fetchone())
+    entries.sort(key=itemgetter(1))
+    return void, entries
 
 
 def merge(db: sqlite3.Connection) -> bool:

@@ -1,12 +1,15 @@
 """Reads the sessions of one workspace: what its worker tells is noted, and what has changed is asked for, a page at a
-time: one session that is large, or that never ends, delays the others by no more than a page.
+time: one session that is large, or that never ends, delays the others by no more than a page. What is read for the
+first time is asked for several sessions at once, in lanes of their own: what changes now never waits for it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
+import msgspec
 
 from controlplane.errors import PerryError, WorkerError, WorkerUnavailable
 from controlplane.ports import WorkerLink
@@ -16,12 +19,18 @@ from controlplane.sessions.changes import Changes, Name, News
 from controlplane.sessions.database import Damaged, SessionsDatabase
 from controlplane.sessions.masking import Mask
 from controlplane.sessions.noting import LONGEST_PAUSE, Complaints, Known, Noting
-from controlplane.sessions.storing import Storing
+from controlplane.sessions.storing import Given, Storing
 from controlplane.sessions.turns import Turns
-from protocol.worker import Event, Page, ReadSession, SessionSeen
+from protocol.worker import Event, Page, Pages, ReadSession, ReadSessions, Refused, SessionSeen, Unread
 
-LANES: Final = 8
-"""Pages that are under way at once: some are read while others are stored, which is the cheaper the more there are."""
+LANES: Final = 6
+"""Pages that are under way at once of sessions that have changed."""
+
+FIRST_LANES: Final = 3
+"""The same of those that are read for the first time: one is read, one is stored, and one is on its way."""
+
+SEVERAL: Final = 32
+"""Sessions that are asked for at once then, at most."""
 
 PACE: Final = 0.025
 """Seconds between two pages of a session that changes all the time."""
@@ -29,6 +38,15 @@ PACE: Final = 0.025
 ASK_SECONDS: Final = 60.0
 EMPTY_PAGES: Final = 1_000
 """Pages in a row that add nothing, before a session is read slowly."""
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """A session whose turn it is, and how it stood then."""
+
+    key: Key
+    known: Known
+    seen: SessionSeen
+    cursor: str | None
 
 
 class Puller:
@@ -51,6 +69,8 @@ class Puller:
         self._mask = mask
         self._stored = stored
         self._link: WorkerLink | None = None
+        self._several = True
+        """Whether its worker knows how to read several sessions at once."""
         self._complaints = Complaints(name)
         self._noting = Noting(
             name, created, database, changes, self._complaints, changed=self._queue, void=lambda: stored(0)
@@ -68,6 +88,7 @@ class Puller:
     def attach(self, link: WorkerLink) -> None:
         """A stream stands, from which on things are told."""
         self._link = link
+        self._several = True
         self._noting.begin(resumed=link.hello.resumed)
 
     def tell(self, event: Event) -> None:
@@ -98,60 +119,122 @@ class Puller:
             self._queue(key, event)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._noting.run)
-            for _ in range(LANES):
-                tasks.start_soon(self._read)
+            for lane in range(LANES + FIRST_LANES):
+                tasks.start_soon(partial(self._read, first=lane >= LANES))
 
-    async def _read(self) -> None:
+    async def _read(self, *, first: bool) -> None:
         noting = self._noting
         while True:
-            key = await self._turns.next()
-            known, seen = noting.known.get(key), noting.latest.get(key)
-            if known is None or seen is None:
-                self._turns.done(key)
-                continue
-            again = await self._pull(key, known, seen)
-            self._turns.done(key)
-            if (latest := noting.latest.get(key)) is None:
-                continue
-            if noting.known.get(key) is not known:
-                self._queue(key, latest)  # It has gone and come back meanwhile; what was told then was not queued.
-            else:
-                known.due = time.monotonic() + max(known.pause, 0.0 if again else PACE)
-                if again or latest.mark != known.mark:
-                    self._put(key, known, first=again)
+            most = 0 if not first else SEVERAL if self._several else 1
+            wanted: list[_Wanted] = []
+            for key in await self._turns.next(most):
+                known, seen = noting.known.get(key), noting.latest.get(key)
+                if known is None or seen is None:
+                    self._turns.done(key)
+                else:
+                    wanted.append(_Wanted(key, known, seen, known.cursor))
+            for each, again in zip(wanted, await self._pull(wanted), strict=True) if wanted else ():
+                self._next(each, again)
 
-    async def _pull(self, key: Key, known: Known, seen: SessionSeen) -> bool:
-        """One page of a session. Whether there is more to read at once."""
+    def _next(self, wanted: _Wanted, again: bool | None) -> None:
+        """Have it read on, if there is more or it has changed. ``again`` is None where it was not its turn yet."""
+        key, known = wanted.key, wanted.known
+        self._turns.done(key)
+        if (latest := self._noting.latest.get(key)) is None:
+            return
+        if self._noting.known.get(key) is not known:
+            self._queue(key, latest)  # It has gone and come back meanwhile; what was told then was not queued.
+        elif again is None:
+            self._put(key, known, first=True)
+        else:
+            known.due = time.monotonic() + max(known.pause, 0.0 if again else PACE)
+            if again or latest.mark != known.mark:
+                self._put(key, known, first=again)
+
+    async def _pull(self, wanted: Sequence[_Wanted]) -> list[bool | None]:
+        """A page of each. Whether there is more to read at once; None where there was no room for one."""
+        if len(wanted) == 1:
+            return [await self._pull_one(wanted[0])]
+        try:
+            pages_ = await self._ask_several(wanted)
+        except WorkerUnavailable:
+            raise
+        except (WorkerError, TimeoutError) as exc:
+            if isinstance(exc, WorkerError) and (exc.data or {}).get("code") == "unknown":
+                self._several = False
+            # One of them may be the reason.
+            return [await self._pull_one(each) for each in wanted]
+        found: list[bool | None] = [None] * len(wanted)
+        read: list[tuple[int, Page]] = []
+        for number, page in enumerate(pages_):
+            if isinstance(page, Page):
+                read.append((number, page))
+            else:
+                self._failed(wanted[number].known, WorkerError(page.message[:500]))
+                found[number] = False
+        stored = await self._store([(wanted[number], page) for number, page in read], urgent=False)
+        for (number, _), again in zip(read, stored, strict=True):
+            found[number] = again
+        return found
+
+    async def _pull_one(self, wanted: _Wanted) -> bool:
         assert self._link is not None
-        cursor = known.cursor
+        key = wanted.key
         try:
             with anyio.fail_after(ASK_SECONDS):
-                page = await self._link.ask(ReadSession(agent=key.agent, session_id=key.session_id, cursor=cursor))
+                asked = ReadSession(agent=key.agent, session_id=key.session_id, cursor=wanted.cursor)
+                page = await self._link.ask(asked)
             if not isinstance(page, Page):
                 raise WorkerError("it answered something else than a page")
         except WorkerUnavailable:
             raise
         except (WorkerError, TimeoutError) as exc:
-            known.pause = self._complaints.failed(exc, known.pause)
+            self._failed(wanted.known, exc)
             return False
+        return (await self._store([(wanted, page)], urgent=True))[0]
+
+    async def _ask_several(self, wanted: Sequence[_Wanted]) -> list[Page | Refused]:
+        assert self._link is not None
+        asked = [Unread(agent=each.key.agent, session_id=each.key.session_id, cursor=each.cursor) for each in wanted]
+        with anyio.fail_after(ASK_SECONDS):
+            answer = await self._link.ask(ReadSessions(sessions=asked))
+        if not isinstance(answer, Pages) or not 0 < len(answer.pages) <= len(wanted):
+            raise WorkerError("it answered something else than pages")
+        return answer.pages
+
+    def _failed(self, known: Known, exc: Exception) -> None:
+        known.pause = self._complaints.failed(exc, known.pause)
+
+    async def _store(self, read: Sequence[tuple[_Wanted, Page]], *, urgent: bool) -> list[bool]:
+        """Keep what was read. Whether there is more to read at once, of each."""
         full = self._storing.full
+        given = [
+            Given(each.known.row, page, each.cursor, partial(self._noting.now, each.key, each.seen))
+            for each, page in read
+        ]
         try:
-            stored = await self._storing.add(known.row, page, cursor, lambda: self._noting.now(key, seen))
+            stored = await self._storing.add(given, urgent=urgent)
         except Damaged:
             raise
         except PerryError as exc:
-            known.pause = self._complaints.failed(exc, known.pause)
-            return False
+            for each, _ in read:
+                self._failed(each.known, exc)
+            return [False] * len(read)
+        if full:
+            self._complaints.say(f"has {TEXT_LIMIT >> 30} GB of messages; what comes is listed, and not kept")
+        return [self._kept(each, page, found) for (each, page), found in zip(read, stored, strict=True)]
+
+    def _kept(self, wanted: _Wanted, page: Page, stored: pages.Stored | None) -> bool:
+        """What follows from a page that was kept, or came too late. Whether there is more to read at once."""
+        key, known = wanted.key, wanted.known
         if stored is None:
             # It was deleted here meanwhile, so what follows the page's cursor would be without its beginning.
             known.mark = known.cursor = None
             known.pause = max(known.pause, 0.5)
             return False
-        if full:
-            self._complaints.say(f"has {TEXT_LIMIT >> 30} GB of messages; what comes is listed, and not kept")
         known.cursor, known.mark = page.cursor, None if page.more else page.mark
         known.status, known.last_activity = stored.row.status, stored.row.last_activity
-        self._slow_down(known, page, cursor, stored)
+        self._slow_down(known, page, wanted.cursor, stored)
         self._changes.changed(info(stored.row, live=True))
         if stored.ordinals or stored.anew:
             self._changes.said(News(Name(self.name, key), stored.ordinals, stored.anew))

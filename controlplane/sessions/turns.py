@@ -46,15 +46,19 @@ class Turns:
             self._live.append(key)
         self._ready.set()
 
-    async def next(self) -> Key:
-        """Whose turn it is; it is under way until :meth:`done`."""
+    async def next(self, most: int) -> list[Key]:
+        """Whose turn it is; they are under way until :meth:`done`.
+
+        One that has changed; or those that are read for the first time, at most so many. With 0 none of the latter.
+        """
         while True:
             now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 self._live.append(heapq.heappop(self._later)[2])
-            if self._live or self._first:
-                first = self._first and (not self._live or next(self._turns) == 0)
-                return heapq.heappop(self._first)[2] if first else self._live.popleft()
+            if self._live or (self._first and most):
+                if self._first and most and (not self._live or next(self._turns) == 0):
+                    return [heapq.heappop(self._first)[2] for _ in range(min(most, len(self._first)))]
+                return [self._live.popleft()]
             if self._ready.is_set():
                 # One for all who wait: each of them waits for the same.
                 self._ready = anyio.Event()

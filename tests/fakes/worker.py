@@ -25,8 +25,11 @@ from protocol.worker import (
     Event,
     Hello,
     Page,
+    Pages,
     ReadSession,
+    ReadSessions,
     ReadStatus,
+    Refused,
     RenameInStore,
     Request,
     Result,
@@ -193,6 +196,8 @@ class FakeWorker:
         if isinstance(request, ReadStatus):
             agents = [AgentStatus(agent="claude", sessions=len(self.sessions))]
             return WorkerStatus(version=VERSION, uptime=1.0, memory=1 << 20, watching=True, agents=agents)
+        if isinstance(request, ReadSessions):
+            return self._read_several(request)
         if not isinstance(request, ReadSession | RenameInStore | DeleteInStore):
             raise WorkerError("This worker does not know what it was asked; `perry sync` brings a newer one.")
         session = self.sessions.get((request.agent, request.session_id))
@@ -206,6 +211,18 @@ class FakeWorker:
             self.remove(request.session_id, request.agent)
             return Done()
         return self._read(session, request)
+
+    def _read_several(self, request: ReadSessions) -> Pages:
+        """A page of half of them."""
+        pages: list[Page | Refused] = []
+        for each in request.sessions[: (len(request.sessions) + 1) // 2]:
+            asked = ReadSession(agent=each.agent, session_id=each.session_id, cursor=each.cursor)
+            try:
+                page = self.answer(asked)
+                pages.append(page if isinstance(page, Page) else Refused(code="failed", message="That is no page."))
+            except WorkerError as exc:
+                pages.append(Refused(code="missing", message=exc.message))
+        return Pages(pages=pages)
 
     def _read(self, session: FakeSession, request: ReadSession) -> Page:
         life, _, read = (request.cursor or f"{session.lives}.0").partition(".")

@@ -2,7 +2,7 @@
 
 Three rules keep it cheap and steady. While nothing changes, nothing runs (but a look at everything every ten minutes,
 as a safety net). A file that changes is looked at at once, and then at most fifty times a second. Whatever touches the
-disk runs in threads: looking in one, one after the other; reading in two.
+disk runs in threads: looking in one, one after the other; reading in two, and of several at once in a third.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,13 +21,16 @@ from protocol.worker import (
     AgentStatus,
     DeleteInStore,
     Page,
+    Pages,
     ReadSession,
+    ReadSessions,
     RenameInStore,
     SessionGone,
     SessionSeen,
     StoreSeen,
 )
-from worker.ports import UNNUMBERED, RequestRefused, SessionMissing, Told
+from worker.ports import UNNUMBERED, SessionMissing, Told
+from worker.sessions import notices, several
 from worker.sessions.agent import CodingAgent, Found, Looked, NotPossible
 from worker.sessions.index import Changes, Index
 from worker.sessions.watcher import Watcher
@@ -82,6 +85,7 @@ class LocalSessions:
         self._looked = asyncio.Event()
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="read")
+        self._reading_several = ThreadPoolExecutor(1, thread_name_prefix="several")
 
     @property
     def watching(self) -> bool:
@@ -91,8 +95,9 @@ class LocalSessions:
         await self._looked.wait()
 
     def seen(self) -> list[SessionSeen | StoreSeen]:
-        sessions = [_seen(name, found) for name, known in self._agents.items() for found in known.index.sessions()]
-        stores = [_store(name, whole=False) for name, known in self._agents.items() if not known.looked]
+        agents = self._agents.items()
+        sessions = [notices.seen(name, found) for name, known in agents for found in known.index.sessions()]
+        stores = [notices.store(name, whole=False) for name, known in agents if not known.looked]
         return [*sessions, *stores]
 
     def agents(self) -> list[AgentStatus]:
@@ -128,10 +133,26 @@ class LocalSessions:
 
     async def read(self, request: ReadSession) -> Page:
         known, found = self._find(request.agent, request.session_id)
-        limit = max(1, min(request.limit, PAGE_LIMIT, FRAME_LIMIT // 4))
+        limit = _limit(request.limit)
         return await self._try(
             request.agent, found, lambda: known.agent.read(found, request.cursor, limit), self._reading
         )
+
+    async def read_several(self, request: ReadSessions) -> Pages:
+        loop = asyncio.get_running_loop()
+        wanted = []
+        for each in request.sessions:
+            known = self._agents.get(each.agent)
+            found = known.index.get(each.session_id) if known else None
+            wanted.append(
+                several.Wanted(known.agent if known else None, each.agent, each.session_id, found, each.cursor)
+            )
+
+        def missing(agent: str, found: Found) -> None:
+            loop.call_soon_threadsafe(self._changed, self._agents[agent], [found.key])
+
+        work = partial(several.read, wanted, _limit(request.limit), missing)
+        return Pages(pages=await loop.run_in_executor(self._reading_several, work))
 
     async def rename(self, request: RenameInStore) -> None:
         known, found = self._find(request.agent, request.session_id)
@@ -146,13 +167,10 @@ class LocalSessions:
     async def _try(self, agent: str, found: Found, act: Callable[[], T], executor: ThreadPoolExecutor) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(executor, act)
-        except FileNotFoundError as error:
-            self._changed(self._agents[agent], [found.key])
-            raise SessionMissing(agent, found.session_id) from error
-        except NotPossible as error:
-            raise RequestRefused(str(error)) from error
-        except OSError as error:
-            raise RequestRefused(f"{found.key!r} cannot be used: {error.strerror or error}.") from error
+        except (NotPossible, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                self._changed(self._agents[agent], [found.key])
+            raise several.refusal(agent, found, error) from error
 
     def _find(self, agent: str, session_id: str) -> tuple[AgentSessions, Found]:
         known = self._agents.get(agent)
@@ -260,33 +278,15 @@ class LocalSessions:
             if self._looked.is_set():
                 # It was said not to be whole.
                 assert self._told is not None
-                self._told(_store(known.agent.name, whole=True))
+                self._told(notices.store(known.agent.name, whole=True))
 
     def _tell(self, agent: str, changes: Changes) -> None:
         assert self._told is not None
         for found in changes.seen:
-            self._told(_seen(agent, found))
+            self._told(notices.seen(agent, found))
         for session_id in changes.gone:
             self._told(SessionGone(seq=UNNUMBERED, agent=agent, session_id=session_id))
 
 
-def _seen(agent: str, found: Found) -> SessionSeen:
-    return SessionSeen(
-        seq=UNNUMBERED,
-        agent=agent,
-        session_id=found.session_id,
-        mark=found.mark,
-        status=found.status,
-        last_activity=_moment(found.last_activity),
-    )
-
-
-def _store(agent: str, *, whole: bool) -> StoreSeen:
-    return StoreSeen(seq=UNNUMBERED, agent=agent, whole=whole)
-
-
-def _moment(seconds: float) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+def _limit(wanted: int) -> int:
+    return max(1, min(wanted, PAGE_LIMIT, FRAME_LIMIT // 4))

@@ -21,10 +21,13 @@ from protocol.worker import (
     ForgetTask,
     LookAtTask,
     Page,
+    Pages,
     ReadOutcome,
     ReadSession,
+    ReadSessions,
     ReadStatus,
     ReadTaskLog,
+    Refused,
     SessionGone,
     SessionSeen,
     SnapshotEnd,
@@ -33,6 +36,7 @@ from protocol.worker import (
     TaskLook,
     TaskOutcome,
     TaskSeen,
+    Unread,
     WorkerStatus,
 )
 from tests.fakes.tasks import GOES_ON
@@ -204,6 +208,25 @@ async def test_sessions_are_read_page_by_page_and_deleted(bench: Bench) -> None:
         assert isinstance(gone, SessionGone) and gone.session_id == "a"
         status = await link.ask(ReadStatus())
         assert isinstance(status, WorkerStatus) and status.version
+
+
+async def test_several_sessions_are_read_at_once(bench: Bench) -> None:
+    async with bench.dial() as link:
+        events = link.events()
+        await snapshot(events)
+        wanted = [Unread(agent="claude", session_id=id_) for id_ in ("a", "nosuch", "b")]
+        for id_ in ("a", "b"):
+            bench.write(id_)
+            await of(events, SessionSeen)
+        answers: list[Page | Refused] = []
+        while len(answers) < len(wanted):
+            answer = await link.ask(ReadSessions(sessions=wanted[len(answers) :]))
+            assert isinstance(answer, Pages) and answer.pages
+            answers += answer.pages
+        first, missing, last = answers
+        assert isinstance(missing, Refused) and missing.code == "missing"
+        for id_, page in (("a", first), ("b", last)):
+            assert isinstance(page, Page) and page == await link.ask(ReadSession(agent="claude", session_id=id_))
 
 
 async def test_without_the_secret_it_says_nothing(bench: Bench) -> None:

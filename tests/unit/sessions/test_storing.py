@@ -12,7 +12,7 @@ from controlplane.errors import OutOfSpace
 from controlplane.sessions import follower, store
 from controlplane.sessions.aggregate import Key
 from controlplane.sessions.masking import Mask
-from controlplane.sessions.storing import Storing
+from controlplane.sessions.storing import Given, Storing
 from protocol.sessions import SessionStatus
 from protocol.worker import Page, SessionFacts, SessionSeen
 from tests.fakes.worker import message
@@ -50,7 +50,7 @@ async def test_pages_that_wait_are_written_together(index: Index, monkeypatch: p
 
     async def add(number: int) -> None:
         page = Page(messages=[message(0, f"word{number}")], facts=SessionFacts(), cursor="c", mark="m", more=False)
-        stored = await storing.add(found[number], page, None, lambda: seen(number))
+        [stored] = await storing.add([Given(found[number], page, None, lambda: seen(number))])
         assert stored is not None and stored.row.session_id == f"s{number}" and stored.ordinals == (0,)
 
     async with anyio.create_task_group() as tasks:
@@ -75,7 +75,7 @@ async def test_each_is_told_that_there_is_no_space(index: Index, monkeypatch: py
     async def add(number: int) -> None:
         nonlocal failed
         with pytest.raises(OutOfSpace):
-            await storing.add(found[number], page, None, lambda: seen(number))
+            await storing.add([Given(found[number], page, None, lambda: seen(number))])
         failed += 1
 
     with monkeypatch.context() as patch:
@@ -84,7 +84,7 @@ async def test_each_is_told_that_there_is_no_space(index: Index, monkeypatch: py
             for number in range(SESSIONS):
                 tasks.start_soon(add, number)
     assert failed == SESSIONS and storing.size == 0
-    assert await storing.add(found[0], page, None, lambda: seen(0)) is not None
+    assert await storing.add([Given(found[0], page, None, lambda: seen(0))]) != [None]
 
 
 async def test_what_waits_when_all_ends_is_searched_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
