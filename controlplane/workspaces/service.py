@@ -6,6 +6,7 @@ or asks twice, changes nothing. Each workspace has one job at a time.
 
 import contextlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -59,6 +60,8 @@ EXEC_OUTPUT_LIMIT = 4 << 20
 
 NODES_SECONDS = 60.0
 """A name that was taken on the tailnet in this time shows when the workspace joins, and not before."""
+
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
 
 class Announcer(Protocol):
@@ -215,8 +218,7 @@ class Workspaces:
         return workspace
 
     async def _begin_new(self, name: str, wanted: StartWorkspace, made_for: str | None) -> Job:
-        # Docker takes a moment to say it, and its machine does not change under it.
-        info = self._docker = self._docker or await self._engine.info()
+        info = await self._machine_of_docker()
         limits = spec.default_limits(
             wanted.cpus or self._settings.workspaces.cpus,
             wanted.memory or self._settings.workspaces.memory,
@@ -224,8 +226,6 @@ class Workspaces:
             info.cpus,
             info.memory,
         )
-        if limits.cpus > info.cpus:
-            raise InvalidInput(f"This machine has {info.cpus} CPUs; ask for at most as many.")
         docker = self._settings.workspaces.docker if wanted.docker is None else wanted.docker
         request = Request(
             image=wanted.image or self._settings.workspaces.image,
@@ -237,8 +237,20 @@ class Workspaces:
             origin=wanted.origin,
             made_for=made_for,
         )
-        await self._pods.check_images([request.image])
+        await self._must_be_possible(request)
         return await self._reserve(name, request)
+
+    async def _machine_of_docker(self) -> EngineInfo:
+        # Docker takes a moment to say it, and its machine does not change under it.
+        info = self._docker = self._docker or await self._engine.info()
+        return info
+
+    async def _must_be_possible(self, request: Request) -> None:
+        """What is asked for is kept, so what could never be started is refused before."""
+        info = await self._machine_of_docker()
+        if request.limits.cpus > info.cpus:
+            raise InvalidInput(f"This machine has {info.cpus} CPUs; ask for at most as many.")
+        await self._pods.check_images([request.image])
 
     async def _reserve(self, name: str, request: Request) -> Job:
         await self._refuse_foreign_name(name)
@@ -331,6 +343,8 @@ class Workspaces:
             raise Conflict(
                 f"{name!r} runs with other options; `perry stop {name}` first, then start it with the new ones."
             )
+        if _recreates(record.request, request):
+            await self._must_be_possible(request)
         self._store.set_request(name, request)
         return self.start_now(record)
 
@@ -586,6 +600,8 @@ def _check(wanted: StartWorkspace) -> None:
             repository.valid_branch(branch)
     if wanted.origin is not None:
         repository.valid_clone(wanted.origin)
+    if wanted.image is not None and not _IMAGE.fullmatch(wanted.image):
+        raise InvalidInput(f"{wanted.image[:200]!r} is no name of an image; give one such as own/image:tag.")
     if (wanted.branch is not None or wanted.new_branch is not None) and wanted.clone is None:
         raise InvalidInput("--branch says which branch of --clone to take; give both.")
     if wanted.no_clone and wanted.clone is not None:

@@ -296,6 +296,21 @@ async def test_other_options_need_a_stop_first(agent: Agent) -> None:
     assert (await agent.workspaces.start(StartWorkspace(name="alpha", image="own:1"))).image == "own:1"
 
 
+async def test_what_could_never_be_started_is_not_kept(agent: Agent) -> None:
+    before = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    await agent.workspaces.stop("alpha")
+    for wanted, why in (
+        (StartWorkspace(name="alpha", image="nope"), ImageMissing),
+        (StartWorkspace(name="alpha", image="--privileged"), InvalidInput),
+        (StartWorkspace(name="alpha", image="a b"), InvalidInput),
+        (StartWorkspace(name="alpha", cpus=1000), InvalidInput),
+    ):
+        with pytest.raises(why):
+            await agent.workspaces.start(wanted)
+    again = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    assert (again.status, again.image, again.limits) == (WorkspaceStatus.RUNNING, before.image, before.limits)
+
+
 async def test_ports_that_are_busy_are_passed_over(agent: Agent) -> None:
     agent.machine.taken = {22001, 22002}
     assert (await agent.workspaces.start(StartWorkspace(name="alpha"))).ports.ssh == 22003
