@@ -103,7 +103,6 @@ OF_CODE: Final[dict[str, type[CliError]]] = {
     ErrorCode.FORBIDDEN: NotAuthorised,
     ErrorCode.NOT_FOUND: Missing,
     ErrorCode.CONFLICT: Refused,
-    ErrorCode.PAYLOAD_TOO_LARGE: Misused,
     ErrorCode.PRECONDITION_FAILED: NotReady,
     ErrorCode.SERVICE_UNAVAILABLE: NotReady,
 }
