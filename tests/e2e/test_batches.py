@@ -88,6 +88,7 @@ def test_ten_of_which_one_fails(system: System, gateway: Gateway, tmp_path: Path
         system.container("item-2"),
         system.container(f"item-{FAILS}"),
     }
+    assert len(list((system.folder / "uploads").iterdir())) <= 1, "the repository is sent once"
     results = tmp_path / "results"
     assert json.loads((results / "batch.json").read_text())["batch"]["counts"] == {"succeeded": 9, "failed": 1}
     for number in (1, 2, ITEMS):
@@ -95,6 +96,37 @@ def test_ten_of_which_one_fails(system: System, gateway: Gateway, tmp_path: Path
         assert (results / f"item-{number}" / "log.txt").read_text() == f"I am item {number}\n"
     assert "Subject: [PATCH] two" in (results / "item-2" / "commits.patch").read_text()
     assert not (results / f"item-{FAILS}" / "log.txt").exists()
+
+
+def test_what_a_person_does_in_between_is_theirs(system: System) -> None:
+    """One workspace is stopped by hand, and one is made by hand before its item begins."""
+    wanted = {
+        "items": [{"item": "stopped"}, {"item": "made"}, {"item": "last"}],
+        "name": "by-{}",
+        "task": "[ {} != stopped ] || sleep 600",
+        "agent": "command",
+        "parallel": 1,
+        "removeWhen": "done",
+        "wake": "none",
+    }
+    id_ = system.call("batches.start", wanted)["summary"]["id"]
+
+    def items() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = system.call("batches.get", {"id": id_})["items"]
+        return found
+
+    eventually(lambda: items()[0]["state"] == "running", "the first item runs", seconds=60)
+    system.call("workspaces.start", {"name": "by-made", "wait": False})
+    system.call("workspaces.stop", {"name": "by-stopped"})
+    eventually(lambda: all(item["done"] for item in items()), "the batch goes on to its end", seconds=60)
+    stopped, made, last = items()
+    assert [item["state"] for item in (stopped, made, last)] == ["failed", "failed", "succeeded"]
+    assert "was stopped while the task was running" in stopped["reason"] and "meanwhile" in made["reason"]
+    assert made["removal"] == "kept: somebody else made it" and last["removal"] == "deleted"
+    there = {each["name"] for each in system.call("workspaces.list")}
+    assert {"by-stopped", "by-made"} <= there and "by-last" not in there
+    for name in ("by-stopped", "by-made"):
+        system.call("workspaces.delete", {"name": name, "force": True})
 
 
 def done_of(system: System) -> int:
