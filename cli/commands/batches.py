@@ -124,6 +124,8 @@ def cancel(id_: str, as_json: bool) -> None:
     batch = Client().call("batches.cancel", Batch, BatchRef(id=id_))
     if as_json:
         output.data(batch)
+    elif batch.summary.state != BatchState.RUNNING:
+        output.line(f"The batch {id_} has ended already; nothing is changed.")
     else:
         output.line(f"The batch {id_} ends; `perry batches watch {id_}` shows how far it is.")
 

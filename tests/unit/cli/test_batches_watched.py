@@ -227,3 +227,5 @@ def test_one_batch(agent: FakeAgent, perry_: Perry) -> None:
 def test_cancelling(agent: FakeAgent, perry_: Perry) -> None:
     agent.answers["batches.cancel"] = GOING
     assert f"The batch {ID} ends" in perry_("batches", "cancel", ID).stdout
+    agent.answers["batches.cancel"] = ENDED
+    assert f"The batch {ID} has ended already" in perry_("batches", "cancel", ID).stdout
