@@ -165,7 +165,7 @@ def _conclusion(seen: Seen, quiet: timedelta, stall: timedelta) -> tuple[Conclus
     """With a sentence for it."""
     who, session = subject(seen), seen.session
     if seen.told is not None:
-        return Conclusion.TOLD, f"{who} was told of already, by wake {seen.told}."
+        return Conclusion.TOLD, f"{who} waits for a person. Wake {seen.told} told of it."
     if seen.held_up is not None:
         return Conclusion.UNREACHABLE, f"{who} has not begun: {quoted(seen.held_up, WHY)}."
     if seen.unreachable is not None:
@@ -240,7 +240,7 @@ def _provider(session: Session) -> str:
 def _commands(seen: Seen, conclusion: Conclusion) -> tuple[str, ...]:
     workspace, task = shlex.quote(seen.workspace), seen.task
     if conclusion is Conclusion.TOLD:
-        return ()
+        return () if task is None else (f"perry tasks show {task}",)
     if conclusion is Conclusion.UNREACHABLE:
         return (f"perry info {workspace}", f"perry start {workspace}", f"perry logs {workspace}", "perry doctor")
     commands = [f"perry tasks logs {task}", f"perry tasks result {task}"] if task is not None else []
