@@ -41,8 +41,9 @@ def ssh(forward_agent: bool | None, name: str, command: tuple[str, ...]) -> NoRe
 
     Options of ssh may stand between NAME and COMMAND, such as -L 3000:localhost:3000.
 
-    Goes over the tailnet where this device is on it; else, on the agent's machine, by the published port. The exit code
-    is ssh's. Programs that call ssh themselves find a workspace under its name: ssh workspace@NAME.
+    Goes over the tailnet where this device is on it; else, on the agent's machine, by the published port; else through
+    the agent, with a key of yours in ssh.authorizedKeys. The exit code is ssh's. Programs that call ssh themselves find
+    a workspace under its name: ssh workspace@NAME.
     """
     if forward_agent:
         _must_have_an_agent()
@@ -66,7 +67,10 @@ def connect(client: Client, name: str, more: Sequence[str], command: Sequence[st
     if program is None:
         raise CliError(f"There is no ssh client here; install openssh-client, or use `perry exec {name} -- …`.")
     known_hosts = write_known_hosts(client.target.folder, workspace)
-    options, host = route(client, workspace)
+    try:
+        options, host = route(client, workspace)
+    except NotReachable:
+        options, host = _by_the_agent(name)
     options = [*options, *more]
     # After "--", ssh takes all that follows the host as the command; else options may come first. Ours win.
     ends = list(command[:1]) == ["--"]
@@ -75,6 +79,17 @@ def connect(client: Client, name: str, more: Sequence[str], command: Sequence[st
         os.execv(program, ["ssh", *common(name, known_hosts), *options, "-l", USER, *operands])
     except OSError as exc:
         raise CliError(f"{program} cannot be run ({exc.strerror}); use `perry exec {name} -- …`.") from exc
+
+
+def _by_the_agent(name: str) -> tuple[list[str], str]:
+    """Options and host where this device is neither on the tailnet nor the agent's machine."""
+    from cli.commands.ssh_config import through_agent
+
+    output.note(
+        f"{name} does not answer on the tailnet from this device (`perry tailnet join`); ssh goes through the agent, "
+        f"with a key of yours in ssh.authorizedKeys. `perry exec -t {name} -- bash` needs none."
+    )
+    return ["-o", f"ProxyCommand={through_agent(name)}"], name
 
 
 def _is_wished(client: Client) -> bool:

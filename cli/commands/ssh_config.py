@@ -5,16 +5,21 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from cli import output
 from cli.client import Client
-from cli.commands.ssh import host_keys, published_at
+from cli.commands.ssh import host_keys, on_tailnet, published_at
+from cli.config import FOUND
 from cli.errors import CliError
 from cli.ssh_config import Entry, Files, alias, rendered
 from protocol.folders import SSH_KEY
 from protocol.workspaces import TailnetState, Workspace
+
+PROBED: Final = 3
+"""How many workspaces are tried to see whether this device is on their tailnet."""
 
 
 @click.command("ssh-config")
@@ -27,8 +32,9 @@ def ssh_config(print_: bool, remove: bool) -> None:
     as it is. Host keys are pinned to what the agent knows. `perry start` and `perry delete` on this device keep it up
     to date from then on; call it again after workspaces were made elsewhere.
 
-    On the agent's machine the hosts go by their published ports, elsewhere by the tailnet, and where there is none
-    through the agent, with your own key in ssh.authorizedKeys. A workspace named like a host of yours is NAME.perry.
+    On the agent's machine the hosts go by their published ports, elsewhere by the tailnet, and where this device is
+    not on it through the agent, with your own key in ssh.authorizedKeys. A workspace named like a host of yours is
+    NAME.perry.
     """
     if print_ and remove:
         raise click.UsageError("--print and --remove exclude each other.")
@@ -68,7 +74,9 @@ def entries_of(client: Client, files: Files) -> list[Entry]:
     local = client.target.local and os.access(key, os.R_OK)
     published = published_at(client) if local else ""
     entries: list[Entry] = []
-    for workspace in client.call("workspaces.list", list[Workspace]):
+    workspaces = client.call("workspaces.list", list[Workspace])
+    by_tailnet = not local and _is_on_the_tailnet(client, workspaces)
+    for workspace in workspaces:
         keys = host_keys(workspace)
         if not keys:
             continue
@@ -82,7 +90,7 @@ def entries_of(client: Client, files: Files) -> list[Entry]:
                 identity=key.absolute(),
                 host_keys=keys,
             )
-        elif workspace.tailnet.status is not TailnetState.NONE:
+        elif by_tailnet and workspace.tailnet.status is not TailnetState.NONE:
             host = workspace.tailnet.dns_name or workspace.tailnet.hostname
             entry = Entry(name=workspace.name, alias=name, host=_checked(host), host_keys=keys)
         else:
@@ -90,6 +98,14 @@ def entries_of(client: Client, files: Files) -> list[Entry]:
             entry = Entry(name=workspace.name, alias=name, host=workspace.name, through=through, host_keys=keys)
         entries.append(entry)
     return entries
+
+
+def _is_on_the_tailnet(client: Client, workspaces: list[Workspace]) -> bool:
+    """Whether this device is on the workspaces' tailnet; yes where there is nothing to tell by."""
+    if client.target.source == FOUND:
+        return True
+    online = [each for each in workspaces if each.tailnet.status is TailnetState.ONLINE][:PROBED]
+    return not online or any(on_tailnet(each) is not None for each in online)
 
 
 def through_agent(name: str) -> str:

@@ -201,13 +201,16 @@ def test_by_the_tailnet_the_host_is_known_too(
     assert "-i" not in given
 
 
-@pytest.mark.usefixtures("program")
-def test_elsewhere_without_the_tailnet(agent: FakeAgent, perry_: Perry) -> None:
+@pytest.mark.usefixtures("program", "perry_")
+def test_elsewhere_and_off_the_tailnet_it_goes_through_the_agent(agent: FakeAgent) -> None:
     agent.workspaces["alpha"] = workspace("alpha", tailnet=OFF)
-    result = perry_("ssh", "alpha")
-    assert result.exit_code == 3
-    assert "`perry tailnet join`" in result.stderr
-    assert "`perry exec alpha" in result.stderr
+    done = run("alpha", "ls")
+    assert done.returncode == 7, done.stderr
+    given = json.loads(done.stdout)
+    (proxy,) = [each for each in given if each.startswith("ProxyCommand=")]
+    assert proxy.endswith("exec --stdin alpha -- socat - TCP:localhost:22")
+    assert "StrictHostKeyChecking=yes" in given and given[-4:] == ["-l", "workspace", "alpha", "ls"]
+    assert "`perry tailnet join`" in done.stderr and "`perry exec -t alpha" in done.stderr
 
 
 Change = Callable[[FakeAgent], None]

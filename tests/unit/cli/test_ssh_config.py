@@ -50,15 +50,22 @@ def test_a_real_ssh_finds_the_published_port(local: FakeAgent, perry_: Perry, ho
     assert (home / "perry" / "known_hosts").read_text() == f"alpha {HOST_KEY}\n"
 
 
-def test_elsewhere_it_is_the_tailnets_name(agent: FakeAgent, perry_: Perry, home: Path) -> None:
+def test_elsewhere_it_is_the_tailnets_name(
+    agent: FakeAgent, perry_: Perry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.commands.ssh_config.on_tailnet", lambda _: "alpha")
     agent.workspaces["alpha"] = workspace("alpha")
     assert perry_("ssh-config").exit_code == 0
     options = effective(home, "alpha")
     assert (options["hostname"], options["port"]) == ("alpha.perry.internal", "22")
 
 
-def test_without_a_tailnet_it_goes_through_the_agent(agent: FakeAgent, perry_: Perry, home: Path) -> None:
-    agent.workspaces["alpha"] = workspace("alpha", tailnet=OFF)
+@pytest.mark.parametrize("changes", [{"tailnet": OFF}, {}], ids=["none", "one that this device is not on"])
+def test_without_a_tailnet_it_goes_through_the_agent(
+    agent: FakeAgent, perry_: Perry, home: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, WorkspaceTailnet]
+) -> None:
+    monkeypatch.setattr("cli.commands.ssh_config.on_tailnet", lambda _: None)
+    agent.workspaces["alpha"] = workspace("alpha", **changes)
     assert perry_("ssh-config").exit_code == 0
     assert effective(home, "alpha")["proxycommand"].endswith("exec --stdin alpha -- socat - TCP:localhost:22")
 
@@ -130,7 +137,10 @@ def test_another_agents_hosts_are_left_alone(local: FakeAgent, perry_: Perry, ho
 
 
 @pytest.mark.parametrize("name", ["x\nHost *\n  ProxyCommand evil", "-oProxyCommand=evil", "a b", ""])
-def test_a_hostile_tailnet_name_is_refused(agent: FakeAgent, perry_: Perry, home: Path, name: str) -> None:
+def test_a_hostile_tailnet_name_is_refused(
+    agent: FakeAgent, perry_: Perry, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("cli.commands.ssh_config.on_tailnet", lambda _: name)
     tailnet = WorkspaceTailnet(status=TailnetState.ONLINE, hostname=name, ips=[])
     agent.workspaces["alpha"] = workspace("alpha", tailnet=tailnet)
     result = perry_("ssh-config")
