@@ -27,6 +27,12 @@ READERS: Final = 2
 SLOW_SECONDS: Final = 5.0
 """A question that takes longer is broken off: one client must not keep the others from asking."""
 
+WAL_BYTES: Final = 64 << 20
+"""Of what is not in the file itself yet; with more, it is put there, beside those who write and read."""
+
+_WAL_PAGES: Final = 4 * WAL_BYTES // 4096
+"""With so much, who writes has to wait for that."""
+
 _STEPS: Final = 20_000
 """SQLite's instructions between two looks at the clock."""
 
@@ -45,6 +51,7 @@ class SessionsDatabase:
         self._idle: list[sqlite3.Connection] = []
         self._generation = 0
         self._hurrying = 0
+        self._long = anyio.Event()
         self._writer = self._open()
 
     @contextlib.contextmanager
@@ -67,11 +74,15 @@ class SessionsDatabase:
         OutOfSpace and NotReady where it cannot be written, Damaged where it is broken.
         """
 
-        def run() -> T:
+        def run() -> tuple[T, bool]:
             with self._told(), _transaction(self._writer):
-                return work(self._writer)
+                result = work(self._writer)
+            return result, self._is_long()
 
-        return await anyio.to_thread.run_sync(run, limiter=self._writing)
+        result, is_long = await anyio.to_thread.run_sync(run, limiter=self._writing)
+        if is_long:
+            self._long.set()
+        return result
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on what was committed last, in a thread. Errors as ``write``."""
@@ -92,6 +103,21 @@ class SessionsDatabase:
 
         return await anyio.to_thread.run_sync(run, limiter=self._reading)
 
+    async def keep_short(self) -> None:
+        """Put what is written into the file itself, again and again: it takes long, and a writer that did it by the
+        way would have everybody wait. Only cancellation ends it."""
+        while True:
+            await self._long.wait()
+            self._long = anyio.Event()
+            try:
+                await anyio.to_thread.run_sync(self._checkpoint)
+                # The rest, which came meanwhile: only when there is none is the log begun anew.
+                await anyio.to_thread.run_sync(self._checkpoint, limiter=self._writing)
+            except PerryError as exc:
+                log.warning("%s grows: %s", self.path, exc)
+                await anyio.sleep(30)
+            await anyio.sleep(0.5)
+
     async def replace(self) -> None:
         """Move the damaged file aside and begin anew."""
 
@@ -108,6 +134,16 @@ class SessionsDatabase:
         while self._idle:
             self._idle.pop().close()
         self._writer.close()
+
+    def _is_long(self) -> bool:
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size > WAL_BYTES
+        except OSError:
+            return False
+
+    def _checkpoint(self) -> None:
+        with self._told(), contextlib.closing(self._connect()) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -139,8 +175,8 @@ class SessionsDatabase:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA cache_size = -32768")
-            connection.execute("PRAGMA wal_autocheckpoint = 16000")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             if reader:
                 connection.execute("PRAGMA query_only = ON")
             connection.create_function("said", 2, query.said, deterministic=True)

@@ -67,6 +67,7 @@ class Follower:
         self._tasks = tasks
         tasks.start_soon(self._keep_in_order)
         tasks.start_soon(self._mend)
+        tasks.start_soon(self._db.keep_short)
         self._work.set()
 
     async def end_others(self, there: Iterable[tuple[str, str]], unsure: Collection[str]) -> None:
