@@ -16,7 +16,7 @@ import msgspec
 from protocol.sessions import Message, Text, Thinking, ToolCall, ToolResult
 from protocol.wake import TEXT_LIMIT, WAKE_PATH, WakeMode
 from protocol.worker import Page, ReadSession, ReadStatus, SessionSeen, WorkerStatus
-from worker.inside import Failed, Inside, conversation
+from worker.conversation import Conversation, Failed, conversation
 from worker.settings import load
 from worker.version import own_version
 
@@ -69,16 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ask(what: Callable[[Inside, Any], Awaitable[None]], options: Any) -> None:
+def _ask(what: Callable[[Conversation, Any], Awaitable[None]], options: Any) -> None:
     async def ask() -> None:
-        async with conversation(load(os.environ).socket, own_version()) as inside:
-            await what(inside, options)
+        async with conversation(load(os.environ).socket, own_version()) as worker:
+            await what(worker, options)
 
     asyncio.run(ask())
 
 
-async def _status(inside: Inside, options: Any) -> None:
-    status = await inside.ask(ReadStatus())
+async def _status(worker: Conversation, options: Any) -> None:
+    status = await worker.ask(ReadStatus())
     assert isinstance(status, WorkerStatus)
     if options.json:
         _data(status)
@@ -89,32 +89,32 @@ async def _status(inside: Inside, options: Any) -> None:
         _line(f"{agent.agent}: {agent.sessions} sessions" + (f"; {agent.problem}" if agent.problem else ""))
 
 
-async def _list(inside: Inside, options: Any) -> None:
-    found = (await inside.sessions())[: max(options.limit, 0)]
+async def _list(worker: Conversation, options: Any) -> None:
+    found = (await worker.sessions())[: max(options.limit, 0)]
     if options.json:
         _data(found)
         return
     for each in found:
         when = each.last_activity.astimezone().strftime("%Y-%m-%d %H:%M") if each.last_activity else ""
-        _line(f"{each.agent:10} {each.status:8} {when:16} {each.session_id}  {await _title(inside, each)}")
+        _line(f"{each.agent:10} {each.status:8} {when:16} {each.session_id}  {await _title(worker, each)}")
     if not found:
         sys.stderr.write("No coding agent has left a session here yet.\n")
 
 
-async def _title(inside: Inside, session: SessionSeen) -> str:
+async def _title(worker: Conversation, session: SessionSeen) -> str:
     try:
-        page = await inside.ask(ReadSession(agent=session.agent, session_id=session.session_id, limit=1))
+        page = await worker.ask(ReadSession(agent=session.agent, session_id=session.session_id, limit=1))
     except Failed:
         return ""
     return (page.facts.title or "") if isinstance(page, Page) else ""
 
 
-async def _messages(inside: Inside, options: Any) -> None:
-    session = _only(await inside.sessions(), options.id, options.agent)
+async def _messages(worker: Conversation, options: Any) -> None:
+    session = _only(await worker.sessions(), options.id, options.agent)
     messages: dict[int, Message] = {}
     cursor, more = None, True
     while more:
-        page = await inside.ask(ReadSession(agent=session.agent, session_id=session.session_id, cursor=cursor))
+        page = await worker.ask(ReadSession(agent=session.agent, session_id=session.session_id, cursor=cursor))
         assert isinstance(page, Page)
         if page.reset:
             messages.clear()

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import click
 import msgspec
 
-from cli import config, output, service
+from cli import config, output, systemd
 from cli.client import Client
 from cli.commands import agent_service
 from cli.commands.parameters import as_json
@@ -134,8 +134,8 @@ def status(as_json: bool) -> None:
 @click.option("--tail", "-n", type=click.IntRange(min=1), default=200, show_default=True, help="Newest lines.")
 def logs(follow: bool, tail: int) -> None:
     """Show the log of this machine's agent: that of its service, or of `perry agent run -d`."""
-    if services := [each for each in service.installed() if each.active != "inactive"]:
-        command = service.journal(services[0].mode, tail=tail, follow=follow)
+    if services := [each for each in systemd.installed() if each.active != "inactive"]:
+        command = systemd.journal(services[0].mode, tail=tail, follow=follow)
         try:
             os.execvp(command[0], command)
         except OSError as exc:
@@ -184,7 +184,7 @@ def token(as_json: bool) -> None:
 
 
 def _services() -> list[ServiceStatus]:
-    return [ServiceStatus(each.mode, str(each.unit), each.active, each.enabled) for each in service.installed()]
+    return [ServiceStatus(each.mode, str(each.unit), each.active, each.enabled) for each in systemd.installed()]
 
 
 def _shown(each: ServiceStatus) -> str:

@@ -5,11 +5,11 @@ from typing import Final
 
 import click
 
-from cli import config, output, service
+from cli import config, output, systemd
 from cli.client import Client
 from cli.errors import Missing, Misused, Refused
 from cli.readiness import wait_until_ready
-from cli.service import Mode
+from cli.systemd import Mode
 
 FAILED: Final = ("failed", "inactive")
 ENOUGH: Final = 2
@@ -31,12 +31,12 @@ def install(system: bool, linger: bool) -> None:
     Calling it again brings the service up to date, and restarts it; workspaces run on meanwhile.
     """
     mode = Mode.SYSTEM if system else Mode.USER
-    service.require_systemd(mode)
+    systemd.require_systemd(mode)
     folder = config.folder().absolute()
-    environment = {name: value for name, value in os.environ.items() if name not in service.left_behind(os.environ)}
+    environment = {name: value for name, value in os.environ.items() if name not in systemd.left_behind(os.environ)}
     environment.pop("PERRY_URL", None)
     client = Client(config.own(environment))
-    present = service.installed()
+    present = systemd.installed()
     for other in present:
         if other.mode is not mode:
             raise Refused(f"{other.unit} is installed already; `perry agent uninstall` removes it, then install again.")
@@ -44,16 +44,16 @@ def install(system: bool, linger: bool) -> None:
         raise Refused(
             f"An agent runs at {client.target.url} by itself; `perry agent kill` ends it, then install again."
         )
-    if ignored := service.left_behind(os.environ):
+    if ignored := systemd.left_behind(os.environ):
         output.warn(f"{', '.join(ignored)} of this shell are not the service's; set them in {folder / 'config.json'}.")
-    stays = service.install(mode, folder, linger=linger)
+    stays = systemd.install(mode, folder, linger=linger)
     log = "`perry agent logs`"
     wait_until_ready(client, lambda: _last_words(mode), log=log)
-    output.line(f"The agent runs at {client.target.url}, by {service.unit_file(mode)}; {log} shows its log.")
+    output.line(f"The agent runs at {client.target.url}, by {systemd.unit_file(mode)}; {log} shows its log.")
     if not stays:
         output.warn(
             "It ends when you log out, and comes back when you log in; "
-            f"`sudo loginctl enable-linger {service.person()}` lets it run without."
+            f"`sudo loginctl enable-linger {systemd.person()}` lets it run without."
         )
 
 
@@ -61,19 +61,19 @@ def install(system: bool, linger: bool) -> None:
 @click.option("--system", is_flag=True, help="The machine's, where there is also one of your own.")
 def uninstall(system: bool) -> None:
     """End the agent's service and remove it from systemd. Its folder stays, and the workspaces run on."""
-    present = [each for each in service.installed() if not system or each.mode is Mode.SYSTEM]
+    present = [each for each in systemd.installed() if not system or each.mode is Mode.SYSTEM]
     if not present:
         raise Missing("No service of Perry's is installed; `perry agent kill` ends an agent that runs without one.")
     if len(present) > 1:
         raise Misused("There is one of your own and one of the machine's; give --system for the latter.")
-    service.uninstall(present[0])
+    systemd.uninstall(present[0])
     output.line(f"{present[0].unit} is gone. {config.folder()} stays, and so do the workspaces.")
 
 
 def _last_words(mode: Mode) -> str | None:
     """What it said last, once it has ended again and again."""
-    if service.restarts(mode) < ENOUGH:
-        state = next((each.active for each in service.installed() if each.mode is mode), "inactive")
+    if systemd.restarts(mode) < ENOUGH:
+        state = next((each.active for each in systemd.installed() if each.mode is mode), "inactive")
         if state not in FAILED:
             return None
-    return output.clean(service.why(mode)) or "it said nothing; `perry agent logs` may have more."
+    return output.clean(systemd.why(mode)) or "it said nothing; `perry agent logs` may have more."

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import anyio
 import msgspec
 
-from controlplane import places
+from controlplane import cursors
 from controlplane.batches import state
 from controlplane.batches.collecting import Collector
 from controlplane.batches.driver import Driver
@@ -117,7 +117,7 @@ class BatchService:
 
     async def list(self, wanted: ListBatches) -> Batches:
         """A page, the newest first."""
-        before = places.before(wanted.cursor, "batches.list")
+        before = cursors.before(wanted.cursor, "batches.list")
         page = self._store.page(before=before, limit=wanted.limit + 1)
         shown, more = page[: wanted.limit], len(page) > wanted.limit
         return Batches(

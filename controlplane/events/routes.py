@@ -8,7 +8,7 @@ from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.handlers import WebsocketRouteHandler
 
-from controlplane import places
+from controlplane import cursors
 from controlplane.auth.guards import accept, needs
 from controlplane.auth.policy import Right
 from controlplane.auth.service import Tokens
@@ -29,7 +29,7 @@ def route(bus: Bus, snapshot: Callable[[], Sequence[Workspace]], tokens: Tokens)
     async def events(socket: WebSocket[Any, Any, Any]) -> None:
         if not await accept(socket, tokens, Right.MANAGE):
             return
-        epoch, after = socket.query_params.get("epoch"), places.number(socket.query_params.get("after"))
+        epoch, after = socket.query_params.get("epoch"), cursors.number(socket.query_params.get("after"))
         only = socket.query_params.get("workspace")
         with bus.subscribe(snapshot, epoch=epoch, after=after, only=only) as subscription:
             gone = await _follow(socket, subscription)

@@ -10,7 +10,7 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.handlers import WebsocketRouteHandler
 from litestar.params import FromPath
 
-from controlplane import places, problems
+from controlplane import cursors, problems
 from controlplane.auth.guards import accept, identity_of, needs
 from controlplane.auth.policy import Right, rights
 from controlplane.auth.service import Tokens
@@ -107,7 +107,7 @@ async def _serve(
             return
     if not await accept(socket, tokens, Right.MANAGE):
         return
-    epoch, after = socket.query_params.get("epoch"), places.number(socket.query_params.get("after"))
+    epoch, after = socket.query_params.get("epoch"), cursors.number(socket.query_params.get("after"))
     with Watcher(sessions, changes, name, epoch=epoch, after=after) as watcher:
         why = await _follow(socket, watcher)
     if why is None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from controlplane import places
+from controlplane import cursors
 from controlplane.errors import (
     Conflict,
     InvalidInput,
@@ -124,7 +124,7 @@ class TaskService:
 
     async def list(self, wanted: ListTasks) -> Tasks:
         """A page, the newest first."""
-        before = places.before(wanted.cursor, "tasks.list")
+        before = cursors.before(wanted.cursor, "tasks.list")
         page = self._store.page(workspace=wanted.workspace, state=wanted.state, before=before, limit=wanted.limit + 1)
         shown, more = page[: wanted.limit], len(page) > wanted.limit
         return Tasks(

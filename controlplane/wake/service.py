@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from controlplane import places
+from controlplane import cursors
 from controlplane.auth.identity import Identity
 from controlplane.db import Database
 from controlplane.errors import InvalidInput, NotFound, NotReady, TooMany
@@ -240,7 +240,7 @@ class WakeService:
 
     def page(self, wanted: ListWakes) -> Wakes:
         """A page, the newest first."""
-        before = places.before(wanted.cursor, "wakes.list")
+        before = cursors.before(wanted.cursor, "wakes.list")
         page = self._outbox.page(workspace=wanted.workspace, state=wanted.state, before=before, limit=wanted.limit + 1)
         shown, more = page[: wanted.limit], len(page) > wanted.limit
         return Wakes(

@@ -29,7 +29,7 @@ class Failed(Exception):
     """A sentence for people."""
 
 
-class Inside:
+class Conversation:
     """A conversation with the worker that runs."""
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -63,14 +63,14 @@ class Inside:
 
 
 @asynccontextmanager
-async def conversation(socket: Path, version: str) -> AsyncIterator[Inside]:
+async def conversation(socket: Path, version: str) -> AsyncIterator[Conversation]:
     """Failed where no worker answers."""
     try:
         async with unix_connect(
             str(socket), f"ws://worker{STREAM_PATH}", compression=None, max_size=FRAME_LIMIT, open_timeout=10
         ) as connection:
             await connection.send(msgspec.json.encode(Follow(version=version, protocol=PROTOCOL)), text=True)
-            yield Inside(connection)
+            yield Conversation(connection)
     except PermissionError as exc:
         raise Failed("Only the user `workspace` may ask its worker.") from exc
     except (OSError, TimeoutError, WebSocketException) as exc:

@@ -1,4 +1,4 @@
-"""Places in a list or a stream, as clients give them back. Pure."""
+"""Cursors: places in a list or a stream, as clients give them back. Pure."""
 
 from controlplane.errors import InvalidInput
 
