@@ -105,8 +105,9 @@ class Aftermath:
         return "deleted"
 
     async def _is_the_same(self, record: Record) -> bool:
-        """Whether the workspace is the one that the task was dispatched to, or had made. Who deletes that and makes
-        another one of its name has not asked for this one to go."""
-        if self._workspaces.made_for(record.workspace) == record.id:
-            return True
+        """Whether the workspace is the one that the task was dispatched to, or that it or another one had made. Who
+        deletes that and makes another one of its name has not asked for this one to go."""
+        maker = self._workspaces.made_for(record.workspace)
+        if maker is not None and (other := self._store.get(maker)) is not None:
+            return record.ended is None or other.created <= record.ended
         return datetime.fromisoformat((await self._workspaces.get(record.workspace)).created) <= record.created

@@ -123,10 +123,17 @@ async def test_only_the_workspace_that_it_was_dispatched_to_goes(scene: Scene, c
     assert ("alpha" in scene.workspaces.there) is stays
 
 
-async def test_the_workspace_that_was_made_for_it_goes(scene: Scene) -> None:
+@pytest.mark.parametrize("tasks", [1, 2])
+async def test_the_workspace_that_was_made_for_it_or_for_another_goes(scene: Scene, tasks: int) -> None:
     async with scene.at_work():
-        task = await scene.dispatch("beta", create=True, remove_when=RemoveWhen.DONE)
-        await scene.until(task.id, TaskState.RUNNING)
+        for number in range(tasks):
+            task = await scene.dispatch("beta", create=True, remove_when=RemoveWhen.DONE)
+            await scene.until(task.id, TaskState.RUNNING)
+            if number + 1 < tasks:
+                scene.workers.links["beta"].tell(task.id, TaskState.SUCCEEDED)
+                scene.workspaces.unsaved.add("beta")
+                assert "work that would be lost" in ((await scene.settled(task.id)).removal or "")
+                scene.workspaces.unsaved.clear()
         scene.workspaces.there["beta"] = msgspec.structs.replace(workspace("beta"), created="2999-01-01T00:00:00Z")
         scene.workers.links["beta"].tell(task.id, TaskState.SUCCEEDED)
         assert (await scene.settled(task.id)).removal == "deleted"
