@@ -113,6 +113,10 @@ async def test_a_check_waits_for_a_gateway_that_is_away(tmp_path: Path) -> None:
     with control.running():
         await control.answers()
         await control.perry("start", "alpha", "--no-clone")
+        for _ in range(200):
+            # The worker's first word of its sessions comes a moment after the start.
+            if json.loads(await control.perry("sessions", "list", "--json"))["items"]:
+                break
         await control.perry("cron", "add", "--name", "look", "--at", "10ms", "--check", "alpha")
         for _ in range(400):
             runs = json.loads(await control.perry("cron", "history", "look", "--json"))["items"]
