@@ -10,6 +10,7 @@ import click
 from cli import output
 from cli.client import Client
 from cli.commands.parameters import Duration, WorkspaceName, as_json
+from cli.errors import Interrupted
 from cli.task_names import task_id
 from protocol.tasks import (
     ENDED,
@@ -179,7 +180,13 @@ def result(name: str, as_json: bool) -> None:
 
 def wait_and_show(client: Client, id_: str, *, as_json: bool) -> None:
     """Wait for the end, show the result, and end with the exit code of `wait`."""
-    waited = _wait(client, [id_], any_=False, timeout=None)
+    try:
+        waited = _wait(client, [id_], any_=False, timeout=None)
+    except KeyboardInterrupt as exc:
+        raise Interrupted(
+            f"Interrupted here; the task goes on. `perry tasks wait {id_}` waits again, "
+            f"`perry tasks cancel {id_}` ends it."
+        ) from exc
     _show_result(client, id_, as_json=as_json)
     if code := _exit_code(waited):
         sys.exit(code)

@@ -154,20 +154,22 @@ class TaskService:
                     ReadTaskLog(id=record.id, offset=wanted.offset, limit=wanted.limit)
                 )
         except WorkerUnavailable as exc:
-            await self._must_have_its_log(record, exc)
+            if await self._is_gone(record):
+                raise NotFound(
+                    f"The workspace {record.workspace!r} is gone, and with it what the task printed; "
+                    f"`perry tasks result {record.id}` shows what it has left."
+                ) from exc
             raise
         if not isinstance(found, TaskLog):
             raise WorkerError(f"The worker of {record.workspace!r} answered something else; `perry sync` mends it.")
         return TaskLogs(text=found.text, offset=found.offset, next=found.next, size=found.size, ended=record.over)
 
-    async def _must_have_its_log(self, record: Record, cause: WorkerUnavailable) -> None:
+    async def _is_gone(self, record: Record) -> bool:
         try:
             await self._workspaces.get(record.workspace)
         except NotFound:
-            raise NotFound(
-                f"The workspace {record.workspace!r} is gone, and with it what the task printed; "
-                f"`perry tasks result {record.id}` shows what it has left."
-            ) from cause
+            return True
+        return False
 
     async def wait(self, wanted: WaitForTasks) -> Waited:
         """Until all (or any) have ended or wait for a person, or the time is over."""
@@ -228,6 +230,10 @@ class TaskService:
             with _patience(record.workspace):
                 found = await self._link(record.workspace).ask(ReadOutcome(id=record.id))
         except (WorkerError, TookTooLong) as exc:
+            if isinstance(exc, WorkerUnavailable) and await self._is_gone(record):
+                return TaskOutcome(
+                    unknown=f"The workspace {record.workspace!r} is gone, and with it what was left there."
+                )
             return TaskOutcome(unknown=exc.message)
         return state.bounded(found) if isinstance(found, TaskOutcome) else TaskOutcome(unknown="The worker cannot say.")
 

@@ -209,3 +209,13 @@ def test_a_look(agent: FakeAgent, perry_: Perry) -> None:
     assert perry_("check", "alpha", "--json").exit_code == 0
     assert agent.calls[-1][1] == {"workspace": "alpha"}
     assert perry_("check", "Alpha!").exit_code == 2
+
+
+def test_ctrl_c_leaves_a_task_at_work(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    agent.answers["tasks.dispatch"] = task(TaskState.QUEUED)
+    monkeypatch.setattr("cli.commands.tasks._wait", interrupted)
+    result = perry_("dispatch", "alpha", "x", "--wait")
+    assert result.exit_code == 130 and "the task goes on" in result.stderr and f"perry tasks wait {ID}" in result.stderr

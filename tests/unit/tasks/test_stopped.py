@@ -137,3 +137,17 @@ async def test_the_workspace_that_was_made_for_it_or_for_another_goes(scene: Sce
         scene.workspaces.there["beta"] = msgspec.structs.replace(workspace("beta"), created="2999-01-01T00:00:00Z")
         scene.workers.links["beta"].tell(task.id, TaskState.SUCCEEDED)
         assert (await scene.settled(task.id)).removal == "deleted"
+
+
+async def test_what_was_left_goes_with_its_workspace_and_that_is_said(scene: Scene) -> None:
+    scene.running("alpha")
+    async with scene.at_work():
+        task = await scene.dispatch()
+        await scene.until(task.id, TaskState.RUNNING)
+        stop(scene, "alpha")
+        await scene.settled(task.id)
+        stopped = (await scene.service.result(task.id)).unknown
+        await scene.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+        gone = (await scene.service.result(task.id)).unknown
+    assert stopped is not None and "not there" in stopped
+    assert gone == "The workspace 'alpha' is gone, and with it what was left there."
