@@ -11,6 +11,9 @@ from controlplane.section import Section
 
 TAILNET: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
+NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""Where networks without IPv4 reach it."""
+
 LOCAL: Final = frozenset({"localhost", "ip6-localhost"})
 
 
@@ -106,9 +109,11 @@ def plain(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """IPv4 where an IPv6 address only wraps it."""
-    if isinstance(address, ipaddress.IPv6Address) and (inside := address.ipv4_mapped or address.sixtofour):
-        return inside
-    return address
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 _METADATA = frozenset({"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"})

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from controlplane.wake.pace import BURST, Pace
 from controlplane.wake.record import Record, in_one_request
 from controlplane.wake.sender import Sender
 from controlplane.wake.target import Target
+from controlplane.wake.trouble import Trouble
 from controlplane.wake.verdict import Fate, Verdict, is_over, pause_after
 from protocol.wake import WakeMode, WakeState
 
@@ -32,6 +34,9 @@ CRASH_SECONDS: Final = 5.0
 
 GRACE_SECONDS: Final = 5.0
 """An attempt under way has so long when the control plane stops: one that is cut off is made again."""
+
+DOUBTS: Final = 6
+"""Failures in a row after which several that may have arrived are tried in other company all the same."""
 
 TOGETHER: Final = 200
 """Wakes in one request, at most."""
@@ -55,10 +60,7 @@ class Courier:
         pause: float,
     ) -> None:
         self.kind = kind
-        self.problem: str | None = None
-        """Why the gateway gets nothing for now, in a sentence."""
-        self.troubled_since: datetime | None = None
-        """Since when there is a problem, whichever; of no meaning where there is none."""
+        self.trouble = Trouble(target().name, now)
         self._target = target
         self._token_file = token_file
         self._sender = sender
@@ -68,14 +70,16 @@ class Courier:
         self._lane_of: dict[int, str] = {}
         self._tests: set[int] = set()
         self._unsure: list[int] = []
-        """What was sent last, while nobody knows whether it arrived: the same goes again, before anything else."""
+        """What was sent last and may have arrived: the same goes again, before anything else."""
+        self._alone: set[int] = set()
+        """Those that may have arrived, each by itself, and fail now for their own sake: they go with no others."""
+        self._doubts = 0
+        """How often that failed since, for its own sake."""
         self._most = TOGETHER
         """How many go together: fewer, after a request with several failed for the sake of one of them."""
         self._pause = pause
         self._pace = Pace(pause)
         self._wanted = anyio.Event()
-        self._failures = 0
-        self._not_before = 0.0
         self._refused: str | None = None
         self._closing = False
         self._attempt = anyio.CancelScope()
@@ -117,7 +121,8 @@ class Courier:
 
     def hurry(self) -> None:
         """Try now, whatever failed before."""
-        self._failures, self._not_before, self._refused = 0, 0.0, None
+        self.trouble.hurry()
+        self._refused = None
         self._lanes.now()
         self._wanted.set()
 
@@ -148,7 +153,7 @@ class Courier:
             return self._lanes.due() - now if self._refused is None else self._look_at_token()
         number = following[1]
         wait = 0.0 if number in self._tests else self._pace.wait(now)
-        if (wait := max(wait, self._not_before - now)) > 0:
+        if (wait := max(wait, self.trouble.wait(now))) > 0:
             return wait
         if self._refused is not None:
             return self._look_at_token()
@@ -175,9 +180,10 @@ class Courier:
             return [number]
         if self._unsure:
             return self._unsure
-        if self._pace.free:
+        if self._pace.free or number in self._alone:
             return [number]
-        candidates = self._lanes.several(now, max(self._most, BURST + 1))
+        several = self._lanes.several(now, max(self._most, BURST + 1))
+        candidates = list(takewhile(lambda each: each[1] not in self._alone, several))
         if len(candidates) <= self._pace.room(now):
             return [number]
         waiting = {record.number: record for record in self._outbox.texts([each for _, each in candidates])}
@@ -185,7 +191,7 @@ class Courier:
         return [record.number for record in in_one_request(in_turn, self._most)] if in_turn else [number]
 
     def _without_token(self, number: int, sentence: str) -> float:
-        self._say(sentence)
+        self.trouble.say(sentence)
         if (record := self._outbox.by_number(number)) is None or record.settled is not None:
             self._done([number])
             return 0.0
@@ -200,9 +206,11 @@ class Courier:
         self._done(set(numbers) - {record.number for record in records})
         if not records:
             return
+        cut = Verdict(fate=Fate.RETRY, answer="It was cut off, as Perry ended.")
+        numbers = [record.number for record in records]
+        in_doubt = bool(self._unsure) or numbers[0] in self._alone
         if not records[0].only_once:
-            self._unsure = [record.number for record in records]
-        cut = Verdict(fate=Fate.RETRY, answer="It was cut off, as Perry ended.", everybody=True)
+            self._unsure = numbers
         # Shielded, so that the end of the control plane leaves it a moment (see `close`).
         with anyio.CancelScope(shield=True) as self._attempt:
             if self._closing:
@@ -211,40 +219,50 @@ class Courier:
                 verdict = await self._sender(self.target).send(records, secret, at_once=self._pace.must_show)
             except NotReady as exc:
                 verdict = Verdict(fate=Fate.RETRY, answer=exc.message, everybody=True)
-            self._note(records, verdict, secret)
+            self._note(records, verdict, secret, in_doubt=in_doubt or verdict.in_doubt)
         if self._attempt.cancelled_caught:
-            self._outbox.end([(record, WakeState.QUEUED, cut, self._now()) for record in records])
+            self._outbox.end([(record, WakeState.QUEUED, cut, self._now()) for record in records], in_doubt=True)
 
-    def _note(self, records: Sequence[Record], verdict: Verdict, secret: str) -> None:
+    def _note(self, records: Sequence[Record], verdict: Verdict, secret: str, *, in_doubt: bool) -> None:
         """What follows from the verdict, for these wakes and for the gateway."""
+        if not in_doubt and not records[0].only_once:
+            self._unsure = []
+        several = len(records) > 1
         match verdict.fate:
             case Fate.DELIVERED:
                 self._settle(records, WakeState.DELIVERED, verdict)
-                self._failures, self.problem, self._most = 0, None, TOGETHER
+                self._answered()
                 at_once = self._pace.must_show or any(record.mode == WakeMode.NOW for record in records)
                 self._pace.took(time.monotonic(), at_once=at_once)
             case Fate.NO_ENTRY:
                 self._settle(records, WakeState.REJECTED, verdict)
                 self._refused = _print(secret)
-                self._say(verdict.answer)
+                self.trouble.say(verdict.answer)
             case _ if verdict.everybody:
-                self._try_again(records, verdict, self._wait_for_gateway(verdict))
-            case _ if len(records) > 1:
+                self._try_again(records, verdict, self.trouble.failed(verdict), in_doubt=in_doubt)
+            case Fate.RETRY if several and in_doubt and self._doubts < DOUBTS:
+                # Others than those that may have arrived would be told twice.
+                self._doubts += 1
+                self._try_again(records, verdict, self.trouble.failed(verdict), in_doubt=True)
+            case _ if several:
                 # For the sake of one of them, and who knows of which.
-                self._most, self._unsure = len(records) // 2, []
+                self._most, self._unsure, self._doubts = len(records) // 2, [], 0
                 self._outbox.end([(record, WakeState.QUEUED, verdict, self._now()) for record in records])
             case Fate.REJECTED:
                 self._settle(records, WakeState.REJECTED, verdict)
-                self._failures, self.problem, self._most = 0, None, TOGETHER
+                self._answered()
                 log.warning("wake %s was rejected: %s", records[0].id, verdict.answer)
             case _:
-                lane = self._lane_of[records[0].number]
-                self._unsure = [] if not records[0].only_once else self._unsure
+                number = records[0].number
+                lane = self._lane_of[number]
+                if in_doubt and not records[0].only_once:
+                    self._unsure = []
+                    self._alone.add(number)
                 pause = pause_after(self._lanes.failed(lane), random.random)
                 self._lanes.later(lane, time.monotonic() + pause)
-                self._try_again(records, verdict, pause)
+                self._try_again(records, verdict, pause, in_doubt=in_doubt)
 
-    def _try_again(self, records: Sequence[Record], verdict: Verdict, pause: float) -> None:
+    def _try_again(self, records: Sequence[Record], verdict: Verdict, pause: float, *, in_doubt: bool) -> None:
         """Later, unless they were tried for long enough."""
         now = self._now()
         ended: list[Ended] = []
@@ -253,8 +271,13 @@ class Courier:
                 ended.append((record, WakeState.REJECTED if record.only_once else WakeState.DEAD, verdict, None))
             else:
                 ended.append((record, WakeState.QUEUED, verdict, now + timedelta(seconds=pause)))
-        self._outbox.end(ended)
+        self._outbox.end(ended, in_doubt=in_doubt)
         self._done([record.number for record, state, *_ in ended if state is not WakeState.QUEUED])
+
+    def _answered(self) -> None:
+        """The gateway has, as it should."""
+        self.trouble.over()
+        self._most, self._doubts = TOGETHER, 0
 
     def _settle(self, records: Sequence[Record], state: WakeState, verdict: Verdict) -> None:
         self._outbox.end([(record, state, verdict, None) for record in records])
@@ -266,21 +289,8 @@ class Courier:
             if (lane := self._lane_of.pop(number, None)) is not None:
                 self._lanes.done(lane, number)
             self._tests.discard(number)
+            self._alone.discard(number)
         self._unsure = [number for number in self._unsure if number in self._lane_of]
-
-    def _wait_for_gateway(self, verdict: Verdict) -> float:
-        self._failures += 1
-        pause = max(pause_after(self._failures, random.random), verdict.pause or 0.0)
-        self._not_before = time.monotonic() + pause
-        self._say(verdict.answer)
-        return pause
-
-    def _say(self, sentence: str) -> None:
-        if self.problem is None:
-            self.troubled_since = self._now()
-        if self.problem != sentence:
-            self.problem = sentence
-            log.warning("wakes for the gateway %s wait: %s", self.target.name, sentence)
 
 
 def _print(secret: str) -> str:

@@ -21,7 +21,8 @@ SHOWN: Final = 2000
 
 KEPT: Final = timedelta(days=30)
 KEPT_COUNT: Final = 20_000
-"""How long a settled wake is kept, and how many of them."""
+KEPT_OF_WORKSPACE: Final = 2_000
+"""How long a settled wake is kept, how many of them, and how many that one workspace had a part in."""
 
 ATTEMPTS_KEPT: Final = 50
 """The latest attempts of each wake."""
@@ -187,8 +188,9 @@ class Outbox:
                 )
         return records
 
-    def end(self, ended: Sequence[Ended]) -> None:
-        """Note how an attempt ended for each of its wakes, and what follows."""
+    def end(self, ended: Sequence[Ended], *, in_doubt: bool = False) -> None:
+        """Note how an attempt ended for each of its wakes, and what follows. ``in_doubt``: it, or an earlier one, may
+        have arrived."""
         now = number_of(self._now())
         beside = f" (with {len(ended) - 1} more at once)" if len(ended) > 1 else ""
         settled = []
@@ -210,7 +212,7 @@ class Outbox:
                         verdict.status,
                         answer,
                         verdict.way,
-                        open_ and verdict.everybody,
+                        open_ and in_doubt,
                         record.number,
                     ),
                 )
@@ -279,6 +281,13 @@ class Outbox:
         self._db.run(
             "DELETE FROM wakes WHERE settled IS NOT NULL AND number <= "
             f"(SELECT number FROM wakes WHERE settled IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET {KEPT_COUNT})"
+        )
+
+        # One that wakes without end takes neither the disk nor the others' place.
+        self._db.run(
+            "DELETE FROM wakes WHERE number IN (SELECT number FROM (SELECT number, row_number() OVER "
+            "(PARTITION BY workspace ORDER BY number DESC) AS place FROM wakes "
+            f"WHERE settled IS NOT NULL AND workspace IS NOT NULL) WHERE place > {KEPT_OF_WORKSPACE})"
         )
 
     def _open_counts(self) -> list[sqlite3.Row]:

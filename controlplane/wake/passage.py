@@ -15,6 +15,7 @@ import httpcore
 import msgspec
 
 from controlplane.wake.target import Target
+from controlplane.words import clean
 
 CONNECT_SECONDS: Final = 15.0
 
@@ -100,7 +101,7 @@ class Passage:
             body += piece
         try:
             said = msgspec.json.decode(body, type=_Body).json.message
-            raise NotThere(" ".join(said.split())[:500], int(status[0]))
+            raise NotThere(clean(said)[:500], int(status[0]))
         except (msgspec.DecodeError, ValueError, IndexError) as exc:
             raise NotThere(_AWAY) from exc
 

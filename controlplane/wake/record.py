@@ -38,8 +38,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     way: WakeWay | None = None
     session: SessionTarget = SessionTarget.MAIN
     sent: int | None = None
-    """The first number of the request that it was sent in, while nobody knows whether that arrived. The same wakes go
-    again then, in the same words."""
+    """The first number of the request that it was sent in, while that may have arrived and nobody knows. The same wakes
+    go again then, in the same words."""
 
     @property
     def isolated(self) -> bool:

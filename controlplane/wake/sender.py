@@ -25,6 +25,9 @@ ANSWER_SECONDS: Final = 120.0
 BODY_LIMIT: Final = 64 << 10
 """Bytes of an answer that are read."""
 
+TOKEN: Final = b"(the token)"
+"""Stands for it in the words of whoever was told it."""
+
 CLAWDBOT: Final = "clawdbot"
 
 NO_AGENT_DOOR: Final = (
@@ -85,10 +88,10 @@ class Sender:
         if (url := self._door(wakes[0])) is None:
             return Verdict(fate=Fate.REJECTED, answer=NO_AGENT_DOOR)
         headers, body = self._request(wakes, secret, at_once)
-        verdict = await self._attempt(url, headers, body)
+        verdict = await self._attempt(url, headers, body, secret)
         return msgspec.structs.replace(verdict, way=self._dialer.way)
 
-    async def _attempt(self, url: str, headers: dict[str, str], body: bytes) -> Verdict:
+    async def _attempt(self, url: str, headers: dict[str, str], body: bytes, secret: str) -> Verdict:
         heard: list[Reply] = []
         with anyio.move_on_after(ANSWER_SECONDS):
             try:
@@ -99,7 +102,9 @@ class Sender:
         if not heard:
             late = f"It did not answer within {ANSWER_SECONDS:.0f} seconds."
             return Verdict(fate=Fate.RETRY, answer=late, everybody=True)
-        return of_reply(heard[-1], generic=self._target.generic, now=self._now())
+        # Some answer with what they were asked. What they say is kept, logged and shown, and the token is none of it.
+        reply = msgspec.structs.replace(heard[-1], body=heard[-1].body.replace(secret.encode(), TOKEN))
+        return of_reply(reply, generic=self._target.generic, now=self._now())
 
     def _door(self, wake: Record) -> str | None:
         """A generic gateway has one for everything, and is told which session is meant."""

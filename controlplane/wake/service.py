@@ -258,7 +258,7 @@ class WakeService:
                 url=courier.target.url,
                 default=name == self._forwarder.default,
                 waiting=courier.waiting,
-                problem=courier.problem,
+                problem=courier.trouble.problem,
             )
             for name, courier in self._forwarder.couriers.items()
         ]
@@ -266,12 +266,11 @@ class WakeService:
     def problems(self) -> list[str]:
         """What a person has to mend so that wakes arrive, each with what to do. Nothing of what may pass by itself."""
         now = self._now()
-        found = [
-            unwell(name, courier.problem, waiting=courier.waiting, refused=courier.refused)
-            for name, courier in self._forwarder.couriers.items()
-            if courier.problem is not None
-            and (courier.refused or now - (courier.troubled_since or now) >= PASSES_BY_ITSELF)
-        ]
+        found = []
+        for name, courier in self._forwarder.couriers.items():
+            problem, since = courier.trouble.problem, courier.trouble.since or now
+            if problem is not None and (courier.refused or now - since >= PASSES_BY_ITSELF):
+                found.append(unwell(name, problem, waiting=courier.waiting, refused=courier.refused))
         if lost := self._outbox.lost(now - PATIENCE):
             found.append(
                 f"In the last {PATIENCE.days} days, {lost} of the wakes were refused or given up; `perry wakes list` "

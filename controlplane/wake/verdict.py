@@ -59,6 +59,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     everybody: bool = False
     way: WakeWay | None = None
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may have arrived although nobody said so."""
+        return self.status is None and self.way is not None
+
 
 def of_reply(reply: Reply, *, generic: bool, now: datetime) -> Verdict:
     """What an answer means. ``generic``: any status of success will do, whatever the body says."""

@@ -40,11 +40,6 @@ Wake = tuple[str, int]
 """Whose it is, and which."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
 @pytest.mark.timeout(SECONDS * 3 + 400)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -140,8 +135,8 @@ def taken(folder: Path) -> dict[Wake, Taken]:
     """As Perry's own record has it."""
     with closing(sqlite3.connect(f"file:{folder}/state.db?mode=ro", uri=True)) as db:
         rows = db.execute("SELECT text, attempts, settled FROM wakes WHERE state = 'delivered'").fetchall()
-    found = {(text.split()[0], int(text.split()[1])): Taken(tried, at / 1000) for text, tried, at in rows}
-    return {each: what for each, what in found.items() if each[0] in NAMES}
+    said = [(re.findall(r"“([a-z-]+) (\d+)”", text)[0], Taken(tried, at / 1000)) for text, tried, at in rows]
+    return {(name, int(number)): what for (name, number), what in said if name in NAMES}
 
 
 def prompts(gateway: RealGateway) -> list[list[Wake]]:

@@ -161,14 +161,15 @@ async def test_after_an_outage_all_arrive_in_few_requests(database: Database, tm
         ids = await backlog(wakes)
         gateway.behave = lambda _: Answer()
         await until(lambda: all(state(wakes, each) == "delivered" for each in (first, *ids)))
-    # What was tried before goes again as it was: it may have arrived.
-    assert [told(heard) for heard in gateway.accepted] == [["first"], ids]
-    assert gateway.accepted[1].key == "w-0+59"
+    assert [told(heard) for heard in gateway.accepted] == [["first", *ids]]
+    assert gateway.accepted[0].key == "first+60"
     listed = wakes.page(ListWakes(limit=100)).items
     assert [wake.id for wake in reversed(listed)] == ["first", *ids]
     shown = wakes.show(WakeRef(id="w-7"))
     assert shown.text == "[Perry w-7, from workspace beta] number 7"
-    assert [(attempt.status, attempt.answer) for attempt in shown.attempts] == [(200, "200 (with 59 more at once)")]
+    assert [(attempt.status, attempt.answer) for attempt in shown.attempts[-1:]] == [
+        (200, "200 (with 60 more at once)")
+    ]
 
 
 async def test_one_is_never_held_up(database: Database, tmp_path: Path, gateway: Gateway) -> None:
@@ -233,6 +234,37 @@ async def test_a_new_process_sends_the_same_again_and_keeps_the_pace(
         await until(lambda: all(state(third, each) == "delivered" for each in more))
     # Two of ten were taken before: eight had room.
     assert len(gateway.accepted) <= BURST
+
+
+@pytest.mark.parametrize("waiting", [1, BACKLOG])
+async def test_what_may_have_arrived_goes_again_as_it_was(
+    database: Database, tmp_path: Path, gateway: Gateway, waiting: int
+) -> None:
+    """Also where the gateway fails in between, for the sake of one of them maybe, and where more come meanwhile."""
+    answers = [Answer(cut_after=0), refusal(500, "boom"), refusal(503, "later"), refusal(500, "boom")]
+    gateway.behave = lambda _: answers.pop(0) if answers else Answer()
+    wakes = make(database, tmp_path, gateway)
+    ids = await backlog(wakes, waiting)
+    async with running(wakes):
+        await until(lambda: len(gateway.heard) >= 2)
+        late = await wakes.wake("late", id="w-late", workspace="alpha")
+        await until(lambda: all(state(wakes, each) == "delivered" for each in (*ids, late)))
+    assert [told(heard) for heard in gateway.accepted] == [ids, [late]]
+    assert len({heard.body for heard in gateway.heard}) == 2
+
+
+async def test_what_fails_on_and_on_goes_in_other_company(
+    database: Database, tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "DOUBTS", 2)
+    cut = [Answer(cut_after=0)]
+    gateway.behave = lambda heard: cut.pop() if cut else refusal(500, "boom") if len(told(heard)) > 20 else Answer()
+    wakes = make(database, tmp_path, gateway, pause=0.02)
+    ids = await backlog(wakes)
+    async with running(wakes):
+        await until(lambda: all(state(wakes, each) == "delivered" for each in ids))
+    assert [len(told(heard)) for heard in gateway.heard[:4]] == [BACKLOG] * 4
+    assert [id_ for heard in gateway.accepted[1:] for id_ in told(heard)] == ids
 
 
 async def test_one_that_is_refused_is_found_among_many(database: Database, tmp_path: Path, gateway: Gateway) -> None:

@@ -43,6 +43,7 @@ def gateway(url: str, kind: str = "openclaw") -> GatewaySettings:
         ("http://169.254.169.254/latest", "metadata"),
         ("http://[fe80::1]:18789", "metadata"),
         ("http://[::ffff:169.254.169.254]/", "metadata"),
+        ("http://[64:ff9b::a9fe:a9fe]/", "metadata"),
         ("http://0.0.0.0:18789", "nobody's address"),
         ("http://224.0.0.1", "nobody's address"),
     ],
@@ -57,6 +58,7 @@ def test_a_url_that_is_not_allowed_says_why(url: str, why: str) -> None:
     [
         ("http://gateway.example", "127.0.0.1", "means this machine itself"),
         ("http://gateway.example", "::ffff:127.0.0.1", "means this machine itself"),
+        ("http://gateway.example", "64:ff9b::7f00:1", "means this machine itself"),
         ("http://gateway.example", "169.254.169.254", "metadata"),
         ("http://127.0.0.1:7391", "127.0.0.1", "this Perry itself"),
         ("http://perry.example:7391", "100.64.0.9", "this Perry itself"),

@@ -15,7 +15,7 @@ from controlplane.auth.identity import TOKEN, Identity
 from controlplane.db import Database
 from controlplane.errors import InvalidInput, NotReady, TooLarge, TooMany
 from controlplane.hook_settings import HookSettings
-from controlplane.wake import sender, verdict
+from controlplane.wake import outbox, sender, verdict
 from controlplane.wake.service import WakeService
 from protocol.auth import IdentityKind
 from protocol.wake import ListWakes, RetryWakes, TestWake, WakeRef
@@ -336,6 +336,39 @@ async def test_days_later_it_is_dead_and_can_be_raised(database: Database, tmp_p
         gateway.behave = lambda _: Answer()
         assert wakes.retry(RetryWakes()).count == 1
         await until(lambda: state(wakes, id_) == "delivered")
+
+
+async def test_one_workspace_takes_no_others_place(
+    database: Database, wakes: WakeService, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "KEPT_OF_WORKSPACE", 3)
+    async with running(wakes):
+        first = await wakes.wake("of nobody")
+        for number in range(5):
+            await wakes.wake(f"{number}", workspace="alpha", id=f"a-{number}")
+        await wakes.wake("of beta", workspace="beta", id="b-0")
+        await until(lambda: wakes.gateways()[0].waiting == 0)
+    # It sweeps when it begins.
+    async with running(wakes):
+        await until(lambda: len(wakes.page(ListWakes()).items) == 5)
+    assert [wake.id for wake in wakes.page(ListWakes()).items] == ["b-0", "a-4", "a-3", "a-2", first]
+
+
+async def test_a_gateway_that_repeats_what_it_was_asked_does_not_tell_the_token(
+    wakes: WakeService, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    echoed = f"no door here, you sent authorization: Bearer {gateway.token} and more"
+    async with running(wakes):
+        for answer in (Answer(status=404, body=echoed.encode()), refusal(500, echoed), Answer(body=echoed.encode())):
+            gateway.behave = lambda _, answer=answer: answer  # type: ignore[misc]
+            id_ = await wakes.wake("hello")
+            await until(lambda id_=id_: wakes.show(WakeRef(id=id_)).wake.answer)  # type: ignore[misc]
+            shown = repr(wakes.show(WakeRef(id=id_)))
+            assert "(the token)" in shown and gateway.token not in shown
+            gateway.behave = lambda _: Answer()
+            wakes.retry(RetryWakes())
+            await until(lambda id_=id_: state(wakes, id_) == "delivered")  # type: ignore[misc]
+    assert gateway.token not in repr(wakes.page(ListWakes())) + repr(wakes.problems()) + caplog.text
 
 
 # --- the door
