@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from controlplane.tasks.paragraph import count
 from controlplane.words import clean, hexadecimal, quoted
 from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
@@ -229,13 +230,13 @@ def left_behind(outcome: TaskOutcome) -> str:
     """Commits and files, in one line; nothing where there is none."""
     parts = []
     if outcome.commits:
-        newest, count = outcome.commits[0], len(outcome.commits)
+        newest = outcome.commits[0]
         named = f"{hexadecimal(newest.id)[:10]} {quoted(newest.subject, SUBJECT)}"
-        parts.append(f"{count} commit{'s' if count > 1 else ''}, the newest {named}")
+        parts.append(f"{count(len(outcome.commits), 'commit')}, the newest {named}")
     if outcome.uncommitted:
-        parts.append(f"{outcome.uncommitted} files not committed")
+        parts.append(f"{count(outcome.uncommitted, 'file')} not committed")
     if outcome.unpushed:
-        parts.append(f"{outcome.unpushed} commits not pushed")
+        parts.append(f"{count(outcome.unpushed, 'commit')} not pushed")
     return f"It left {'; '.join(parts)}." if parts else ""
 
 

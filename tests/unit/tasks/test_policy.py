@@ -112,7 +112,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Conclusion, str]] = [
      Conclusion.UNREACHABLE, "cannot be looked at: “the workspace is stopped”."),
     ("held up", {"held_up": "The worker does not answer.", "started": None}, {}, Conclusion.UNREACHABLE,
      "has not begun: “The worker does not answer.”."),
-    ("told", {"told": "w-17", "processes": processes(0, 0)}, {}, Conclusion.TOLD, "waits for a person. Wake w-17 told of it."),
+    ("told", {"told": "w-17", "processes": processes(0, 0)}, {}, Conclusion.TOLD,
+     "waits for a person. Wake w-17 told of it."),
     ("told, and not there", {"told": "w-17", "unreachable": "x"}, {}, Conclusion.TOLD, ""),
 ]  # fmt: skip
 
