@@ -28,6 +28,7 @@ def sync(name: str | None, all_: bool, as_json: bool) -> None:
     if not names:
         output.note("No workspace runs; each is brought its credentials when it starts.")
     done: list[Synced] = []
+    said: set[str] = set()
     failed: list[str] = []
     for each in names:
         try:
@@ -42,7 +43,7 @@ def sync(name: str | None, all_: bool, as_json: bool) -> None:
         if synced.problems:
             failed.append(each)
         if not as_json:
-            _tell(synced)
+            _tell(synced, said)
     if as_json:
         output.data(done if all_ else done[0])
     if failed:
@@ -54,7 +55,8 @@ def _running(client: Client) -> list[str]:
     return [each.name for each in workspaces if each.status is WorkspaceStatus.RUNNING]
 
 
-def _tell(synced: Synced) -> None:
+def _tell(synced: Synced, said: set[str]) -> None:
+    """``said`` are problems that were said of workspaces before: most are the same for all."""
     count = len(synced.brought) + len(synced.removed) + (synced.worker is not None)
     what = "is up to date" if not count else f"got {count} change{'s' if count > 1 else ''}"
     output.line(f"{synced.name} {what}, in {synced.seconds:.1f} s.")
@@ -67,4 +69,6 @@ def _tell(synced: Synced) -> None:
     for sentence in synced.kept:
         output.note(f"  Kept: {output.clean(sentence)}")
     for sentence in synced.problems:
-        output.warn(output.clean(sentence))
+        if sentence not in said:
+            said.add(sentence)
+            output.warn(output.clean(sentence))

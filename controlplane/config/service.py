@@ -1,5 +1,6 @@
 """The use cases of ``perry config``."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -9,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from controlplane.config import edit
-from controlplane.errors import Conflict, InvalidInput, OutOfSpace, SettingsError
+from controlplane.errors import Conflict, InvalidInput, OutOfSpace, PerryError, SettingsError
 from controlplane.personal_settings import masked
 from controlplane.secret_files import read_secret
 from controlplane.settings import Loaded, Settings, checked, leaves, parsed
@@ -46,14 +47,24 @@ class Configuration:
         self._loaded = loaded
 
     def get(self) -> Config:
-        """Every setting with its source, in the order of the settings' declaration."""
-        return Config(
-            folder=str(self._loaded.folder),
-            items=[
-                ConfigValue(key=key, value=masked(key, _value(self._loaded.settings, key)), source=source)
-                for key, source in self._loaded.sources.items()
-            ],
-        )
+        """Every setting with its source, in the order of the settings' declaration, as it counts now."""
+        loaded = self._loaded
+        raw, now = self._in_file()
+        items: list[ConfigValue] = []
+        for key, given in loaded.sources.items():
+            settings, source = loaded.settings, given
+            if now is not None and given in ("default", "file") and not _needs_restart(key):
+                settings, source = now, "file" if _has(raw, key) else "default"
+            items.append(ConfigValue(key=key, value=masked(key, _value(settings, key)), source=source))
+        return Config(folder=str(loaded.folder), items=items)
+
+    def _in_file(self) -> tuple[Any, Settings | None]:
+        """What the file says by now; None where it would not load, and what is read anew stays as it was."""
+        try:
+            text = _read(self._loaded.folder / CONFIG_FILE) or "{}"
+            return json.loads(text), checked(text)
+        except (PerryError, ValueError):
+            return {}, None
 
     def set(self, key: str, value: str) -> ConfigChange:
         """Put a value into the file, spelt as in a variable of the environment. InvalidInput says what is wrong."""
@@ -141,6 +152,15 @@ def _no_secret(key: str) -> str:
         else "`perry secrets set` takes it on standard input; docs/howto/credentials.md says how a setting names it"
     )
     return f"{key} would put a secret into {CONFIG_FILE}, and it has stood in a command line now; {instead}."
+
+
+def _has(raw: Any, key: str) -> bool:
+    """Whether a setting stands in the file."""
+    for part in key.split("."):
+        if not isinstance(raw, dict) or part not in raw:
+            return False
+        raw = raw[part]
+    return True
 
 
 def _value(settings: Settings, key: str) -> Any:

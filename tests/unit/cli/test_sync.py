@@ -36,6 +36,16 @@ def test_sync_of_all_is_of_those_that_run_and_fails_where_one_did(agent: FakeAge
     assert result.exit_code != 0 and "beta" in result.stderr and "does not exist; make it." in result.stderr
 
 
+def test_sync_of_all_says_what_is_the_same_for_all_once(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers["workspaces.list"] = [workspace("alpha"), workspace("beta")]
+    agent.answers["workspaces.sync"] = lambda wanted: synced(
+        wanted["name"], problems=["~/y does not exist.", f"{wanted['name']} has no room."]
+    )
+    said = perry_("sync", "--all").stderr
+    assert said.count("~/y does not exist.") == 1
+    assert "alpha has no room." in said and "beta has no room." in said and "brought into alpha, beta." in said
+
+
 def test_sync_wants_one_or_all(agent: FakeAgent, perry_: Perry) -> None:
     assert perry_("sync").exit_code == perry_("sync", "alpha", "--all").exit_code == 2
 

@@ -28,6 +28,22 @@ def test_a_value_is_put_and_taken_out_again(tmp_path: Path) -> None:
     assert json.loads(file.read_text()) == {"terminal": {"theirs": 1}, "port": 7000}
 
 
+def test_what_is_read_anew_is_shown_as_it_counts_now(tmp_path: Path) -> None:
+    changing = configuration(tmp_path, PERRY_GIT_EMAIL="a@example.com")
+    changing.set("git.name", "Ada")
+    changing.set("port", "7000")
+
+    def shown() -> list[tuple[object, str]]:
+        items = {item.key: (item.value, item.source) for item in changing.get().items}
+        return [items[key] for key in ("git.name", "git.email", "port")]
+
+    assert shown() == [("Ada", "file"), ("a@example.com", "PERRY_GIT_EMAIL"), (7391, "default")]
+    changing.unset("git.name")
+    assert shown()[0] == ("", "default")
+    (tmp_path / "config.json").write_text("{")
+    assert shown()[0] == ("", "default")
+
+
 def test_values_are_spelt_as_in_variables(tmp_path: Path) -> None:
     changing = configuration(tmp_path)
     assert changing.set("auth.owners", "a@b.c, d@e.f").value == ["a@b.c", "d@e.f"]
