@@ -205,7 +205,7 @@ def _workspace(row: Row) -> str:
     """Whose agent's store is asked. NotFound where it is gone."""
     if row.deleted_workspace:
         raise NotFound(
-            f"The workspace {row.workspace!r} of this session was deleted, and the agent's store with it: what was said "
-            "can be read, or deleted from the index (without `--in-workspace`)."
+            f"The workspace {row.workspace!r} of this session was deleted, and the agent's store with it: what was "
+            "said can be read, or deleted from the index (without `--in-workspace`)."
         )
     return row.workspace
