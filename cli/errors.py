@@ -96,6 +96,12 @@ class Interrupted(CliError):
 
     exit_code = 130
 
+    def show(self, file: IO[Any] | None = None) -> None:
+        """A word, and not that it is an error: it is what the person wished."""
+        from cli.output import clean, note
+
+        note(clean(self.message))
+
 
 OF_CODE: Final[dict[str, type[CliError]]] = {
     ErrorCode.BAD_REQUEST: Misused,

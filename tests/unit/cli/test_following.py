@@ -45,6 +45,15 @@ def test_ctrl_c_leaves_the_work_going_on(agent: FakeAgent, monkeypatch: pytest.M
         following(Client(), "alpha", "the stop", lambda: time.sleep(0.5))
 
 
+def test_ctrl_c_is_no_error(perry_: Perry, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "call", interrupted)
+    result = perry_("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+
+
 def test_the_call_is_made_where_no_events_come(
     perry_: Perry, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
