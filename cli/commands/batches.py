@@ -64,6 +64,7 @@ def list_(limit: int, as_json: bool) -> None:
             ]
             for each in found.items
         ],
+        least=output.LEAST_TEXT,
     )
     if found.next_cursor is not None:
         output.note(f"There are more; --limit shows more than {limit}.")
@@ -170,6 +171,7 @@ def show_plan(items: list[PlannedItem], batch: StartBatch) -> None:
         ["ITEM", "WORKSPACE", "AGENT", "TASK"],
         [[each.item, each.workspace, each.agent, " ".join(each.task.split())] for each in items],
         [_remark(each, batch) for each in items],
+        least=output.LEAST_TEXT,
     )
     at_once = min(batch.parallel, len(items))
     output.note(f"Nothing was begun; without --dry-run all {len(items)} would be, {at_once} at once.")
