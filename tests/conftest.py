@@ -19,3 +19,9 @@ def usual_umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of all programs here; tests run on no other."""
+    return "asyncio"

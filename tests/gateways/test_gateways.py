@@ -20,11 +20,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 KINDS = (OPENCLAW, CLAWDBOT)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 async def test_a_wake_reaches_the_model_once(kind: Kind, tmp_path: Path) -> None:
     installed(kind)

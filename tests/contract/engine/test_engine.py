@@ -29,11 +29,6 @@ pytestmark = pytest.mark.anyio
 IMAGE = "perry/base:latest"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Bench:
     """An engine, and names that nothing else has."""
 

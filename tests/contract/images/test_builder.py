@@ -19,11 +19,6 @@ from tests.fakes.images import FakeImages
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def tag() -> str:
     return f"perry-contract/{secrets.token_hex(4)}:latest"
 

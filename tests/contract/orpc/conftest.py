@@ -16,11 +16,6 @@ HERE = Path(__file__).parent
 SECONDS = 60
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Node:
     """Runs a script of this folder beside npm's packages, and reads the lines of JSON that it prints."""
 

@@ -19,11 +19,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.tailnet]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[EmbeddedBench]:
     it = EmbeddedBench(tmp_path)
     try:

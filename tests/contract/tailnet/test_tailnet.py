@@ -14,11 +14,6 @@ from tests.contract.tailnet.bench import Bench, EmbeddedBench, FakeBench, Headsc
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 BENCHES: dict[str, Callable[[Path], Bench]] = {
     "fake": lambda folder: FakeBench(),
     "tailscale": TailscaleBench,

@@ -163,11 +163,6 @@ def authorized(key: str) -> File:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
     """Of the image as the checkout has it: it is built first where it is stale."""
     engine = DockerEngine()

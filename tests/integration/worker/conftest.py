@@ -16,8 +16,3 @@ def worker(tmp_path: Path) -> Iterator[WorkerProcess]:
         yield it
     finally:
         it.close()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"

@@ -26,11 +26,6 @@ from tests.unit.cli.conftest import Perry
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with running(tmp_path_factory.mktemp("agent")) as found:

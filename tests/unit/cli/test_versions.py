@@ -23,11 +23,6 @@ OLDER = Answer(200, msgspec.json.encode(Health(ok=True, version="0.0.9", api_ver
 NEWER = Answer(200, msgspec.json.encode(Health(ok=True, version="0.10.0", api_version=1)))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
 async def test_every_answer_says_which_version_it_is_of(tmp_path: Path, anyio_backend: str) -> None:
     expected = {"x-perry-version": VERSION, "x-perry-api": str(API_VERSION)}

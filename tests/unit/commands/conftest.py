@@ -19,11 +19,6 @@ AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def surface(tmp_path: Path, anyio_backend: str) -> Surface:
     surface = Surface(tmp_path)
     await surface.running("alpha")

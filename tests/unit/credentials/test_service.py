@@ -46,11 +46,6 @@ class Person:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def person(tmp_path: Path) -> AsyncIterator[Person]:
     it = Person(tmp_path)
     it.workspaces.put(workspace("alpha"))

@@ -25,11 +25,6 @@ pytestmark = pytest.mark.anyio
 NAME = "t-gateway"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Bench:
     """A gateway on fakes, in a folder of its own."""
 

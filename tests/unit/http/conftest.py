@@ -11,11 +11,6 @@ from tests.fakes.surface import TOKEN, Surface
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def surface(tmp_path: Path, anyio_backend: str) -> Surface:
     return Surface(tmp_path, allowed_hosts=("perry.example",))
 

@@ -17,11 +17,6 @@ from protocol.sessions import ListMessages, ListSessions, Message, SearchSession
 from tests.fakes.worker import FakeWorker
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Index:
     """The parts, put together as wiring does, with ``workers`` by the name of their workspace."""
 

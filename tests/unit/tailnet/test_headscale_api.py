@@ -18,11 +18,6 @@ from controlplane.errors import TailnetError, TailnetUnavailable
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def api(answer: Callable[[httpx.Request], httpx.Response]) -> HeadscaleApi:
     return HeadscaleApi("http://10.0.0.1:7390", "key", transport=httpx.MockTransport(answer))
 

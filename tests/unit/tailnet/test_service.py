@@ -12,11 +12,6 @@ from tests.fakes.tailnet import FakeTailnet
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_status_names_workspaces_and_devices() -> None:
     tailnet = FakeTailnet()
     alpha = tailnet.joined("alpha", (await tailnet.mint_workspace_key()).secret)

@@ -11,11 +11,6 @@ from worker.journal import Journal
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def seen(session: str, mark: str = "1") -> SessionSeen:
     return SessionSeen(seq=0, agent="claude", session_id=session, mark=mark, status=SessionStatus.BUSY)
 

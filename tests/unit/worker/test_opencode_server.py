@@ -29,11 +29,6 @@ SECONDS = 30
 STAND_IN = Path(__file__).with_name("opencode_stand_in.py")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Place:
     """A home, where ``opencode`` is the stand-in."""
 

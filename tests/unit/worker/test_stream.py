@@ -18,11 +18,6 @@ pytestmark = pytest.mark.anyio
 HEADERS = {"Authorization": f"Bearer {SECRET}"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Case:
     def __init__(self, shelf: Shelf, served: Served, address: str) -> None:
         self.shelf, self.served, self.address = shelf, served, address

@@ -17,11 +17,6 @@ from worker.wake.spool import Spool
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Door:
     """A door that is open. ``told`` is what the control plane would hear."""
 

@@ -24,11 +24,6 @@ from tests.unit.workers.hostile import HELLO, hostile, saying
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(ACCEPTED_TOO_LATE)]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Case:
     def __init__(self, tasks: TaskGroup, folder: Path) -> None:
         self.folder = folder

@@ -31,11 +31,6 @@ pytestmark = pytest.mark.anyio
 IMAGE = "perry/worker:latest"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def folder_of(version: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -18,11 +18,6 @@ WORKERS = WebSocketWorkers("1")
 READ = ReadSession(agent="claude", session_id="a")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def session(seq: int, **fields: object) -> str:
     told = {"type": "session", "seq": seq, "agent": "claude", "sessionId": "a", "mark": "1", "status": "idle"}
     return json.dumps({**told, **fields})

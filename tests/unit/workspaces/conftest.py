@@ -103,11 +103,6 @@ class Agent:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def lives(tmp_path: Path) -> Iterator[Agent]:
     """A control plane that a test builds and runs by itself, as often as it likes."""
     it = Agent(tmp_path / "state.db")

@@ -42,8 +42,3 @@ def test_a_door_that_is_shut_is_said_where_nothing_worse_is() -> None:
     assert error(door=TAKEN, error="The coordinator does not answer.") == "The coordinator does not answer."
     assert "/dev/net/tun" in str(error(tun=False))
     assert shown("alpha", RUNNING, joins=True, runs=True).status is TailnetState.ONLINE
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
