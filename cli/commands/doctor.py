@@ -108,7 +108,11 @@ def checks() -> Iterator[Check]:
     yield from _settings_file(client)
     settings = _settings(client)
     yield from _this_machine(target, settings)
-    workspaces = client.call("workspaces.list", list[Workspace])
+    workspaces: list[Workspace] = []
+    try:
+        workspaces = client.call("workspaces.list", list[Workspace])
+    except CliError as exc:
+        yield Check("workspaces", Verdict.FAIL, exc.message)
     yield from _tailnet(client)
     yield from _workspaces(workspaces)
     yield from _open(settings, workspaces)

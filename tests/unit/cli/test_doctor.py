@@ -128,6 +128,12 @@ def test_missing_images(perry_: Perry, well: FakeAgent, monkeypatch: pytest.Monk
     assert lines(perry_)["images"][0] == "warn"
 
 
+def test_without_docker_all_else_is_looked_at_too(perry_: Perry, well: FakeAgent) -> None:
+    well.answers["workspaces.list"] = refuses(ErrorCode.PRECONDITION_FAILED, "Docker does not answer; start it.")
+    found = lines(perry_)
+    assert [found[name][0] for name in ("workspaces", "tailnet", "open: agent")] == ["fail", "ok", "ok"]
+
+
 def test_a_token_that_others_can_read(perry_: Perry, well: FakeAgent) -> None:
     (perry_.folder / "token").chmod(0o644)
     assert lines(perry_)["token"][0] == "fail"
