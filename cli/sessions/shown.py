@@ -12,6 +12,8 @@ HEADINGS: Final = ("SESSION", "WORKSPACE", "AGENT", "STATUS", "MSGS", "ACTIVE", 
 STATUS: Final = 3
 RIGHT: Final = frozenset({4, 5})
 """Columns of numbers."""
+SPARE: Final = (4, 2, 5)
+"""Columns that are left out, one after the other, where a terminal is too narrow for all."""
 STYLES: Final[dict[str, output.Style]] = {
     SessionStatus.BUSY: "green",
     SessionStatus.WAITING: "yellow",
@@ -25,7 +27,7 @@ def listed(
 ) -> tuple[str, list[list[str]]]:
     """Headings, and the lines of each session: one, or a second with its title where that would have no room.
 
-    ``marks`` are put before the states.
+    ``marks`` are put before the states, which are shown on the narrowest terminal.
     """
     cells = [_row(each, identifier, now) for identifier, each in zip(short(sessions), sessions, strict=True)]
     headings = list(HEADINGS)
@@ -33,14 +35,26 @@ def listed(
         headings[STATUS] = f"  {headings[STATUS]}"
         for mark, row in zip(marks, cells, strict=True):
             row[STATUS] = f"{mark} {row[STATUS]}"
+    kept = _kept([headings, *cells], most)
     return output.laid_out_with_room(
-        headings,
-        cells,
+        [headings[i] for i in kept],
+        [[row[i] for i in kept] for row in cells],
         most,
         output.LEAST_TEXT,
-        right=RIGHT,
-        style=lambda row, column: style(sessions[row]) if column == STATUS else "plain",
+        right={place for place, i in enumerate(kept) if i in RIGHT},
+        style=lambda row, column: style(sessions[row]) if kept[column] == STATUS else "plain",
     )
+
+
+def _kept(rows: Sequence[Sequence[str]], most: int | None) -> list[int]:
+    """The columns that there is room for, with the title on a line of its own."""
+    widths = [2 + max(output.columns(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    kept = list(range(len(HEADINGS)))
+    for spare in SPARE:
+        if most is None or sum(widths[i] for i in kept[:-1]) - 2 <= most:
+            break
+        kept.remove(spare)
+    return kept
 
 
 def _row(session: SessionInfo, identifier: str, now: datetime | None) -> list[str]:

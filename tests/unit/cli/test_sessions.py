@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cli import output
 from protocol.errors import ErrorCode
 from protocol.sessions import (
     Hit,
@@ -163,6 +164,27 @@ def test_ids_of_a_list_are_as_long_as_they_differ(agent: FakeAgent, perry_: Perr
     )
     shown = [line.split()[0] for line in perry_("sessions", "list").stdout.splitlines()[1:]]
     assert shown == ["91c567b7-fae1", "91c567b7-fae2", "01a1fdbd-3866"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "headings"),
+    [
+        (120, "SESSION WORKSPACE AGENT STATUS MSGS ACTIVE TITLE"),
+        (70, "SESSION WORKSPACE AGENT STATUS MSGS ACTIVE"),
+        (46, "SESSION WORKSPACE AGENT STATUS ACTIVE"),
+        (40, "SESSION WORKSPACE STATUS ACTIVE"),
+        (30, "SESSION WORKSPACE STATUS"),
+        (10, "SESSION"),
+    ],
+)
+def test_how_it_stands_is_seen_on_narrow_terminals(
+    agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch, columns: int, headings: str
+) -> None:
+    monkeypatch.setattr(output, "width", lambda stream=None: columns)
+    agent.answers["sessions.list"] = listing(session())
+    lines = perry_("sessions", "list").stdout.splitlines()
+    assert lines[0].replace("…", "").split() == headings.split()
+    assert max(map(len, lines)) <= columns
 
 
 def test_show_has_the_facts_and_the_subagents(agent: FakeAgent, perry_: Perry) -> None:
