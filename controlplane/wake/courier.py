@@ -1,7 +1,6 @@
 """Brings wakes to one gateway."""
 
 import contextlib
-import hashlib
 import logging
 import random
 import time
@@ -14,7 +13,7 @@ from typing import Final
 import anyio
 
 from controlplane.errors import NotReady
-from controlplane.secret_files import read_secret
+from controlplane.secret_files import fingerprint, read_secret
 from controlplane.wake.lanes import Lanes
 from controlplane.wake.outbox import Ended, Outbox
 from controlplane.wake.pace import BURST, Pace
@@ -109,7 +108,12 @@ class Courier:
     def resume(self, unsure: Sequence[Record]) -> None:
         """Go on where an earlier process stopped; ``unsure`` are those of which it did not know whether they arrived.
         They are put already."""
-        self._unsure = [record.number for record in unsure if not record.only_once]
+        requests: dict[int, list[int]] = {}
+        for record in unsure:
+            if not record.only_once:
+                requests.setdefault(record.sent or 0, []).append(record.number)
+        *alone, self._unsure = sorted(requests.values(), key=len) or [[]]
+        self._alone.update(number for numbers in alone for number in numbers)
         now = self._now()
         for at in self._outbox.taken_since(self.target.name, now - timedelta(seconds=2 * BURST * self._pause)):
             self._pace.took(time.monotonic() - max((now - at).total_seconds(), 0.0), at_once=True)
@@ -168,7 +172,7 @@ class Courier:
         """Whether there is another than the one that was refused. What was refused for its sake stands before what
         came after it."""
         with contextlib.suppress(NotReady):
-            if _print(read_secret(self._token_file)) != self._refused:
+            if fingerprint(read_secret(self._token_file)) != self._refused:
                 self._refused = None
                 self.reopen_refused()
                 return 0.0
@@ -192,14 +196,13 @@ class Courier:
 
     def _without_token(self, number: int, sentence: str) -> float:
         self.trouble.say(sentence)
-        if (record := self._outbox.by_number(number)) is None or record.settled is not None:
-            self._done([number])
-            return 0.0
-        if record.only_once:
+        record = self._outbox.by_number(number)
+        if record is not None and record.settled is None:
+            if not record.only_once:
+                return TOKEN_SECONDS
             self._outbox.settle(record, WakeState.REJECTED, sentence)
-            self._done([number])
-            return 0.0
-        return TOKEN_SECONDS
+        self._done([number])
+        return 0.0
 
     async def _deliver(self, numbers: Sequence[int], secret: str) -> None:
         records = self._outbox.begin(numbers)
@@ -236,7 +239,7 @@ class Courier:
                 self._pace.took(time.monotonic(), at_once=at_once)
             case Fate.NO_ENTRY:
                 self._settle(records, WakeState.REJECTED, verdict)
-                self._refused = _print(secret)
+                self._refused = fingerprint(secret)
                 self.trouble.say(verdict.answer)
             case _ if verdict.everybody:
                 self._try_again(records, verdict, self.trouble.failed(verdict), in_doubt=in_doubt)
@@ -264,13 +267,13 @@ class Courier:
 
     def _try_again(self, records: Sequence[Record], verdict: Verdict, pause: float, *, in_doubt: bool) -> None:
         """Later, unless they were tried for long enough."""
-        now = self._now()
-        ended: list[Ended] = []
-        for record in records:
-            if record.only_once or is_over(record.since, now):
-                ended.append((record, WakeState.REJECTED if record.only_once else WakeState.DEAD, verdict, None))
-            else:
-                ended.append((record, WakeState.QUEUED, verdict, now + timedelta(seconds=pause)))
+        now, over = self._now(), WakeState.REJECTED if records[0].only_once else WakeState.DEAD
+        ended: list[Ended] = [
+            (record, over, verdict, None)
+            if record.only_once or is_over(record.since, now)
+            else (record, WakeState.QUEUED, verdict, now + timedelta(seconds=pause))
+            for record in records
+        ]
         self._outbox.end(ended, in_doubt=in_doubt)
         self._done([record.number for record, state, *_ in ended if state is not WakeState.QUEUED])
 
@@ -291,8 +294,3 @@ class Courier:
             self._tests.discard(number)
             self._alone.discard(number)
         self._unsure = [number for number in self._unsure if number in self._lane_of]
-
-
-def _print(secret: str) -> str:
-    """Tells secrets apart, and tells nothing of them."""
-    return hashlib.sha256(secret.encode()).hexdigest()
