@@ -225,13 +225,16 @@ class Device:
         self.container = f"{system.instance}-device-{name}"
         self._system = system
 
-    def join(self, key: str, control_url: str, *more: str, mounts: Iterable[str] = ()) -> None:
+    def join(self, key: str, control_url: str, *more: str, mounts: Iterable[str] = (), alone: bool = False) -> None:
         """Start it and join. The key goes in by standard input, as ``perry tailnet join`` has people do it.
 
         ``mounts`` are folders of this machine that it has at the same path, in the words of ``docker run -v``.
+        ``alone`` gives it a bridge of its own, as each workspace has one; others share theirs.
         """
         label = f"perry.instance={self._system.instance}"
-        network = f"{self._system.instance}-devices"
+        network = f"{self._system.instance}-{f'device-{self.name}' if alone else 'devices'}"
+        # Between bridges the machine's rules let this port through.
+        port = ("--port=41641",) if alone else ()
         if not docker("network", "ls", "-q", "--filter", f"name=^{network}$"):
             # Named like the pods' bridges, so that the machine's rules let WireGuard through, as a real network would.
             bridge = f"com.docker.network.bridge.name=perry-{secrets.token_hex(4)}"
@@ -240,6 +243,7 @@ class Device:
             "run", "-d", "--name", self.container, "--label", label, "--network", network,
             "--hostname", self.name, "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun",
             "-e", "TS_DEBUG_USE_DERP_HTTP=1", *(f"--volume={each}" for each in mounts), "perry/device:latest",
+            *port,
         )  # fmt: skip
         eventually(lambda: self.run("test", "-S", "/run/tailscale/tailscaled.sock", check=False)[0] == 0, "tailscaled")
         code, output = self.run(
@@ -252,9 +256,9 @@ class Device:
         """Start it again, where Docker has ended it."""
         docker("start", self.container)
 
-    def join_as_owner(self, mounts: Iterable[str] = ()) -> None:
+    def join_as_owner(self, mounts: Iterable[str] = (), *, alone: bool = False) -> None:
         joining = self._system.call("tailnet.join")
-        self.join(joining["key"], joining["controlUrl"], mounts=mounts)
+        self.join(joining["key"], joining["controlUrl"], mounts=mounts, alone=alone)
 
     def run(self, *command: str, check: bool = True, stdin: bytes | None = None) -> tuple[int, str]:
         """Exit code and all output of a command in the device."""
