@@ -13,8 +13,11 @@ from controlplane.workspaces.cloning import Cloner
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
+from controlplane.workspaces.leftovers import Leftovers
+from controlplane.workspaces.nodes import Nodes
 from controlplane.workspaces.pods import Checkpoint, Pods
 from controlplane.workspaces.reconciler import Reconciler
+from controlplane.workspaces.reservations import Reservations
 from controlplane.workspaces.service import Announcer, KeepSessions, Workspaces
 from controlplane.workspaces.sidecars import Sidecars
 from controlplane.workspaces.spec import PodSettings
@@ -55,6 +58,8 @@ class WorkspaceParts:
         )
         checkout = Checkout(engine, uploads)
         keys = Keys(tailnet, store, checkpoint)
+        self.nodes = Nodes(tailnet)
+        self.leftovers = Leftovers(tailnet, store, checkpoint)
         starter = Starter(
             engine=engine,
             tailnet=tailnet,
@@ -81,16 +86,26 @@ class WorkspaceParts:
             changed=lambda name: self.service.changed(name),
             checkpoint=checkpoint,
         )
-        self.service = Workspaces(
+        reservations = Reservations(
             settings=settings,
             engine=engine,
             tailnet=tailnet,
             machine=machine,
             store=store,
             pods=pods,
+            nodes=self.nodes,
+            checkpoint=checkpoint,
+        )
+        self.service = Workspaces(
+            engine=engine,
+            tailnet=tailnet,
+            store=store,
+            pods=pods,
             followed=self.sidecars,
             checkout=checkout,
+            reservations=reservations,
             starter=starter,
+            leftovers=self.leftovers,
             workers=workers,
             announcer=announcer,
             jobs=self.jobs,
@@ -106,6 +121,8 @@ class WorkspaceParts:
             followed=self.sidecars,
             jobs=self.jobs,
             keys=keys,
+            nodes=self.nodes,
+            leftovers=self.leftovers,
             host_rules=self.host_rules,
             workspaces=self.service,
             instance=settings.instance,

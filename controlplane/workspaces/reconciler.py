@@ -12,6 +12,8 @@ from controlplane.workspaces import spec
 from controlplane.workspaces.host_rules import HostRules
 from controlplane.workspaces.jobs import Jobs
 from controlplane.workspaces.keys import Keys
+from controlplane.workspaces.leftovers import Leftovers
+from controlplane.workspaces.nodes import Nodes
 from controlplane.workspaces.pods import Pods
 from controlplane.workspaces.service import Workspaces
 from controlplane.workspaces.sidecars import Sidecars
@@ -49,6 +51,8 @@ class Reconciler:
         followed: Sidecars,
         jobs: Jobs,
         keys: Keys,
+        nodes: Nodes,
+        leftovers: Leftovers,
         host_rules: HostRules,
         workspaces: Workspaces,
         instance: str,
@@ -60,6 +64,8 @@ class Reconciler:
         self._sidecars = followed
         self._jobs = jobs
         self._keys = keys
+        self._nodes = nodes
+        self._leftovers = leftovers
         self._host_rules = host_rules
         self._rules_wanted = True
         self.looked = anyio.Event()
@@ -138,7 +144,7 @@ class Reconciler:
             self._complaints.pop("look", None)
 
     async def _clear_tailnet(self) -> None:
-        await self._workspaces.clear_leftovers()
+        await self._leftovers.clear()
         if self._swept:
             return
         try:
@@ -254,7 +260,7 @@ class Reconciler:
     async def _is_gone(self, node_id: str, name: str) -> bool:
         for seconds in (NODES_SECONDS, time.monotonic() - self._began):
             # Who was not there may have come since: all are asked for once more, since ten may have come at once.
-            known = {node.id: node for node in await self._workspaces.nodes.lately(seconds)}
+            known = {node.id: node for node in await self._nodes.lately(seconds)}
             if is_node_of(known.get(node_id), name):
                 return False
         return not is_node_of(await self._tailnet.node(node_id), name)

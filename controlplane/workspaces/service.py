@@ -5,35 +5,22 @@ or asks twice, changes nothing. Each workspace has one job at a time.
 """
 
 import contextlib
-import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import anyio
 import msgspec
 
-from controlplane.errors import (
-    Conflict,
-    EngineUnavailable,
-    InvalidInput,
-    NotFound,
-    NotReady,
-    PerryError,
-    StepFailed,
-    TailnetError,
-    TookTooLong,
-)
-from controlplane.ports import WORKSPACE_TAG, Engine, EngineInfo, Machine, Node, Tailnet, WorkerKeeper, is_node_of
-from controlplane.settings import Settings
-from controlplane.workspaces import listening, log_times, repository, sidecars, spec, state
-from controlplane.workspaces.checkout import USER, Checkout
-from controlplane.workspaces.environment import in_environment
+from controlplane.errors import Conflict, EngineUnavailable, NotFound, NotReady, PerryError, StepFailed
+from controlplane.ports import Engine, Tailnet, WorkerKeeper
+from controlplane.workspaces import sidecars, spec, state, wishes
+from controlplane.workspaces.checkout import Checkout
+from controlplane.workspaces.inside import Inside
 from controlplane.workspaces.jobs import Job, Jobs
-from controlplane.workspaces.nodes import Nodes
-from controlplane.workspaces.pods import Checkpoint, Pods, ssh_ports
+from controlplane.workspaces.leftovers import Leftovers
+from controlplane.workspaces.pods import Checkpoint, Pods
 from controlplane.workspaces.progress import Kind, Progress
-from controlplane.workspaces.spec import HOME, Request
+from controlplane.workspaces.reservations import Reservations
 from controlplane.workspaces.startup import Starter
 from controlplane.workspaces.state import Desired, Pod
 from controlplane.workspaces.store import Record, Store
@@ -42,9 +29,7 @@ from protocol.workspaces import (
     DeleteWorkspace,
     ExecCommand,
     ExecResult,
-    Limits,
     ListeningPorts,
-    LogLine,
     LogLines,
     StartupState,
     StartWorkspace,
@@ -53,15 +38,6 @@ from protocol.workspaces import (
     WorkspaceLogs,
     WorkspacePorts,
 )
-
-log = logging.getLogger(__name__)
-
-EXEC_OUTPUT_LIMIT = 4 << 20
-
-NODES_SECONDS = 60.0
-"""A name that was taken on the tailnet in this time shows when the workspace joins, and not before."""
-
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
 
 class Announcer(Protocol):
@@ -84,30 +60,31 @@ class Workspaces:
     def __init__(
         self,
         *,
-        settings: Settings,
         engine: Engine,
         tailnet: Tailnet,
-        machine: Machine,
         store: Store,
         pods: Pods,
         followed: sidecars.Sidecars,
         checkout: Checkout,
+        reservations: Reservations,
         starter: Starter,
+        leftovers: Leftovers,
         workers: WorkerKeeper,
         announcer: Announcer,
         jobs: Jobs,
         keep_sessions: KeepSessions,
         checkpoint: Checkpoint,
     ) -> None:
-        self._settings = settings
         self._engine = engine
         self._tailnet = tailnet
-        self._machine = machine
         self._store = store
         self._pods = pods
         self._sidecars = followed
         self._checkout = checkout
+        self._reservations = reservations
         self._starter = starter
+        self._leftovers = leftovers
+        self._inside = Inside(engine)
         self._workers = workers
         self._announcer = announcer
         self._keep_sessions = keep_sessions
@@ -116,9 +93,7 @@ class Workspaces:
         self._progress = Progress(self.changed)
         self._seen: dict[str, Pod] = {}
         self._looks = self._newest_look = 0
-        self.nodes = Nodes(tailnet)
         self._reserving = anyio.Lock()
-        self._docker: EngineInfo | None = None
 
     # --- reading
 
@@ -173,7 +148,7 @@ class Workspaces:
             ),
             ssh_host_keys=list(record.host_keys),
             container_id=pod.workspace.id if pod.workspace else None,
-            repo=_repo(record.request),
+            repo=wishes.shown_repository(record.request),
             branch=record.request.new_branch or record.request.branch,
             startup=startup,
             error=record.error,
@@ -197,11 +172,12 @@ class Workspaces:
 
     async def _start(self, wanted: StartWorkspace, made_for: str | None, *, new: bool) -> Workspace:
         name = spec.valid_name(wanted.name)
-        _check(wanted)
+        wishes.must_make_sense(wanted)
         async with self._reserving:
             record = self._store.get(name)
             if record is None:
-                job = await self._begin_new(name, wanted, made_for)
+                await self._reservations.of_new(name, wanted, made_for)
+                job = self._jobs.submit(name, "start", self._walk)
             elif new:
                 raise Conflict(f"A workspace named {name!r} exists already; `perry start {name}` starts it.")
             else:
@@ -216,54 +192,6 @@ class Workspaces:
         if workspace.startup is not None and workspace.startup.state is StartupState.FAILED:
             raise StepFailed(workspace.error or f"{name!r} could not be started.", data=workspace)
         return workspace
-
-    async def _begin_new(self, name: str, wanted: StartWorkspace, made_for: str | None) -> Job:
-        info = await self._machine_of_docker()
-        limits = spec.default_limits(
-            wanted.cpus or self._settings.workspaces.cpus,
-            wanted.memory or self._settings.workspaces.memory,
-            wanted.pids or self._settings.workspaces.pids,
-            info.cpus,
-            info.memory,
-        )
-        docker = self._settings.workspaces.docker if wanted.docker is None else wanted.docker
-        request = Request(
-            image=wanted.image or self._settings.workspaces.image,
-            docker=docker,
-            limits=limits,
-            clone=wanted.clone,
-            branch=wanted.branch,
-            new_branch=wanted.new_branch,
-            origin=wanted.origin,
-            made_for=made_for,
-        )
-        await self._must_be_possible(request)
-        return await self._reserve(name, request)
-
-    async def _machine_of_docker(self) -> EngineInfo:
-        # Docker takes a moment to say it, and its machine does not change under it.
-        info = self._docker = self._docker or await self._engine.info()
-        return info
-
-    async def _must_be_possible(self, request: Request) -> None:
-        """What is asked for is kept, so what could never be started is refused before."""
-        info = await self._machine_of_docker()
-        if request.limits.cpus > info.cpus:
-            raise InvalidInput(f"This machine has {info.cpus} CPUs; ask for at most as many.")
-        await self._pods.check_images([request.image])
-
-    async def _reserve(self, name: str, request: Request) -> Job:
-        await self._refuse_foreign_name(name)
-        self._store.reserve(
-            name,
-            request,
-            state.begun(None, copies=request.source is not None),
-            ports=ssh_ports(self._machine, self._settings.ssh),
-            pool=self._settings.network.pool,
-            subnets_in_use=await self._engine.subnets_in_use(),
-        )
-        self._checkpoint("reserved")
-        return self._jobs.submit(name, "start", self._walk)
 
     async def _walk(self, name: str) -> None:
         """A start. A copy that could not be made leaves nothing."""
@@ -300,35 +228,14 @@ class Workspaces:
             raise Conflict(f"The workspace {source.name!r} is being deleted.")
         if source.request.source is not None or not source.host_keys:
             raise NotReady(f"{source.name!r} has never run, so there is nothing to copy; `perry start {source.name}`.")
-        await self._pods.check_images([source.request.image])
-        return await self._reserve(new, msgspec.structs.replace(source.request, source=source.name, made_for=None))
-
-    async def _refuse_foreign_name(self, name: str) -> None:
-        if name in (await self._pods.claims()):
-            raise Conflict(
-                f"Docker still has remains of a workspace {name!r}; the control plane takes them over within seconds, "
-                "so start it again then."
-            )
-        if not self._tailnet.joins:
-            return
-        try:
-            taken = self._is_taken(name, await self.nodes.lately(NODES_SECONDS)) and self._is_taken(
-                name, await self.nodes.now()
-            )
-        except TailnetError:
-            return  # The start says it, and goes on without.
-        if taken:
-            raise Conflict(f"A device of your tailnet is named {name!r} already; choose another name.")
-
-    def _is_taken(self, name: str, nodes: Sequence[Node]) -> bool:
-        leftovers = {leftover for kind, leftover in self._store.leftovers() if kind == "node"}
-        return any(node.name == name and node.id not in leftovers for node in nodes)
+        await self._reservations.of_copy(new, source)
+        return self._jobs.submit(new, "start", self._walk)
 
     async def _begin_again(self, record: Record, wanted: StartWorkspace) -> Job:
         name = record.name
         if record.desired is Desired.DELETED:
             raise Conflict(f"The workspace {name!r} is being deleted; start it when it is gone.")
-        request = _with_wishes(record.request, wanted)
+        request = wishes.once_more(record.request, wanted)
         running = self._jobs.get(name)
         if running is not None and running.kind == "start":
             # What is cloned by now need not be cloned again, and is no other wish.
@@ -339,12 +246,12 @@ class Workspaces:
             await running.done.wait()
         await self.look()
         pod = self._seen.get(name, Pod())
-        if pod.workspace is not None and pod.workspace.running and _recreates(record.request, request):
+        if pod.workspace is not None and pod.workspace.running and wishes.recreates(record.request, request):
             raise Conflict(
                 f"{name!r} runs with other options; `perry stop {name}` first, then start it with the new ones."
             )
-        if _recreates(record.request, request):
-            await self._must_be_possible(request)
+        if wishes.recreates(record.request, request):
+            await self._reservations.must_be_possible(request)
         self._store.set_request(name, request)
         return self.start_now(record)
 
@@ -461,7 +368,7 @@ class Workspaces:
         self._checkpoint("forgotten")
         self._seen.pop(name, None)
         self._announcer.workspace_deleted(name)
-        await self.clear_leftovers()
+        await self._leftovers.clear()
 
     async def _take_away(self, name: str) -> None:
         with self._progress.step(name, "containers"):
@@ -469,89 +376,20 @@ class Workspaces:
         with self._progress.step(name, "rest"):
             await self._pods.remove_rest(name)
 
-    async def clear_leftovers(self) -> None:
-        """Remove nodes and keys of deleted workspaces from the tailnet; what does not succeed is tried again later."""
-        if not self._tailnet.manages:
-            return
-        for kind, leftover in self._store.leftovers():
-            try:
-                if kind == "key":
-                    await self._tailnet.revoke_key(leftover)
-                else:
-                    is_left_over = await self._is_left_over(leftover)
-                    if is_left_over is None:
-                        continue
-                    if is_left_over:
-                        await self._tailnet.delete_node(leftover)
-            except TailnetError as exc:
-                log.warning("a deleted workspace's %s stays on the tailnet for now: %s", kind, exc.message)
-                return
-            self._checkpoint(f"{kind} removed from the tailnet")
-            self._store.clear_leftover(kind, leftover)
-
-    async def _is_left_over(self, node_id: str) -> bool | None:
-        """Whether a node is a workspace's, and of none that there is; None where only time will tell.
-
-        A coordinator that lost its memory may have given an old id to a person's device, or to a workspace that has
-        joined anew and is not recorded yet.
-        """
-        node = await self._tailnet.node(node_id)
-        if node is None or WORKSPACE_TAG not in node.tags:
-            return False
-        for record in self._store.all():
-            if record.tailnet != self._store.tailnet or not is_node_of(node, record.name):
-                continue
-            if record.node_id == node.id:
-                return False
-            own = await self._tailnet.node(record.node_id) if record.node_id is not None else None
-            if not is_node_of(own, record.name):
-                return None
-        return True
-
     # --- inside
 
     async def exec(self, wanted: ExecCommand) -> ExecResult:
         """Run a command as user ``workspace`` in the project folder, or in home where there is none."""
-        container = await self.container(wanted.name)
-        cwd = wanted.cwd or await self._project(container, wanted.name)
-        command = ["timeout", "--", str(wanted.timeout), *in_environment(*wanted.command)]
-        try:
-            with anyio.fail_after(wanted.timeout + 5):
-                output = await self._engine.exec(container, command, user=USER, cwd=cwd, limit=EXEC_OUTPUT_LIMIT)
-        except TimeoutError as exc:
-            raise TookTooLong(f"The command did not end within {wanted.timeout:g} s.") from exc
-        return ExecResult(
-            exit_code=output.exit_code,
-            stdout=output.stdout.decode(errors="replace"),
-            stderr=output.stderr.decode(errors="replace"),
-            truncated=output.truncated,
-        )
-
-    async def _project(self, container: str, name: str) -> str:
-        folder = f"{HOME}/{name}"
-        found = await self._engine.exec(container, ["test", "-d", folder], user=USER)
-        return folder if found.exit_code == 0 else HOME
+        return await self._inside.exec(await self.container(wanted.name), wanted)
 
     async def ports(self, name: str) -> ListeningPorts:
         """What listens in it, but what is Perry's own."""
-        container = await self.container(name)
-        said = await self._engine.exec(container, listening.COMMAND, user=USER, limit=listening.OUTPUT_LIMIT)
-        if said.exit_code != 0:
-            raise NotReady(f"{name!r} could not say what listens in it; its image needs `ss`, of Debian's iproute2.")
-        return ListeningPorts(items=listening.listening(said.stdout.decode(errors="replace")))
+        return await self._inside.ports(await self.container(name), name)
 
     async def logs(self, wanted: WorkspaceLogs) -> LogLines:
         """The newest lines of the workspace and its sidecar, oldest first."""
         self._must_exist(wanted.name)
-        since = log_times.exact(wanted.since)
-        lines = [
-            LogLine(at=entry.at, source=source, text=entry.text)
-            for source, container in self.log_sources(wanted.name).items()
-            for entry in await self._engine.logs(container, tail=wanted.tail, since=since)
-            if source == "workspace" or entry.stream == "stderr"
-        ]
-        lines.sort(key=lambda line: line.at)
-        return LogLines(items=lines[-wanted.tail :])
+        return await self._inside.logs(self.log_sources(wanted.name), wanted)
 
     def log_sources(self, name: str) -> dict[str, str]:
         """The containers whose lines are shown, by what those are called there."""
@@ -590,62 +428,6 @@ class Workspaces:
         if record is None:
             raise NotFound(f"There is no workspace named {name!r}; `perry list` shows those that there are.")
         return record
-
-
-def _check(wanted: StartWorkspace) -> None:
-    if wanted.clone is not None:
-        repository.valid_clone(wanted.clone)
-    for branch in (wanted.branch, wanted.new_branch):
-        if branch is not None:
-            repository.valid_branch(branch)
-    if wanted.origin is not None:
-        repository.valid_clone(wanted.origin)
-    if wanted.image is not None and not _IMAGE.fullmatch(wanted.image):
-        raise InvalidInput(f"{wanted.image[:200]!r} is no name of an image; give one such as own/image:tag.")
-    if (wanted.branch is not None or wanted.new_branch is not None) and wanted.clone is None:
-        raise InvalidInput("--branch says which branch of --clone to take; give both.")
-    if wanted.no_clone and wanted.clone is not None:
-        raise InvalidInput("--no-clone takes an earlier --clone back; give one of them.")
-
-
-def _with_wishes(before: Request, wanted: StartWorkspace) -> Request:
-    """What was asked for before, with what is asked for now. A new repository brings its own branch and origin."""
-    limits = Limits(
-        cpus=wanted.cpus or before.limits.cpus,
-        memory=wanted.memory or before.limits.memory,
-        pids=wanted.pids or before.limits.pids,
-    )
-    after = msgspec.structs.replace(
-        before,
-        image=wanted.image or before.image,
-        docker=before.docker if wanted.docker is None else wanted.docker,
-        limits=limits,
-    )
-    if wanted.no_clone and not before.cloned:
-        return msgspec.structs.replace(after, clone=None, branch=None, new_branch=None, origin=None)
-    if wanted.clone is None:
-        return after
-    return msgspec.structs.replace(
-        after,
-        clone=wanted.clone,
-        branch=wanted.branch,
-        new_branch=wanted.new_branch,
-        origin=wanted.origin,
-        cloned=False,
-    )
-
-
-def _recreates(before: Request, after: Request) -> bool:
-    """Whether the container has to be made anew for it."""
-    return (before.image, before.docker, before.limits) != (after.image, after.docker, after.limits)
-
-
-def _repo(request: Request) -> str | None:
-    if request.clone is None:
-        return None
-    if request.clone.startswith("upload:"):
-        return request.origin
-    return repository.shown(request.clone)
 
 
 def _never_ran(record: Record) -> str | None:

@@ -92,6 +92,7 @@ class Agent:
             checkpoint=lambda name: self.checkpoint(name),
         )
         self.jobs, self.sidecars = parts.jobs, parts.sidecars
+        self.nodes, self.leftovers = parts.nodes, parts.leftovers
         self.workspaces, self.reconciler = parts.service, parts.reconciler
 
     async def settle(self) -> None:

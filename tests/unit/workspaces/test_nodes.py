@@ -33,7 +33,7 @@ async def test_many_looks_at_many_workspaces_are_one_question(agent: Agent, aske
     for name in ("alpha", "beta", "gamma"):
         await agent.workspaces.start(StartWorkspace(name=name))
     assert asked == ["nodes"]
-    await agent.workspaces.nodes.now()
+    await agent.nodes.now()
     asked.clear()
     await agent.settle()
     await agent.settle()
@@ -50,7 +50,7 @@ async def test_all_that_have_come_since_are_one_question(agent: Agent, asked: li
     node = agent.store.get("beta")
     assert node is not None and node.node_id is not None
     await agent.tailnet.delete_node(node.node_id)
-    await agent.workspaces.nodes.now()
+    await agent.nodes.now()
     asked.clear()
     # One that is gone is asked for by itself before anything is done about it.
     await agent.settle()

@@ -96,7 +96,7 @@ async def test_a_node_that_may_be_a_workspaces_own_is_left_until_that_is_known(a
     (own,) = await agent.tailnet.nodes()
     agent.store.set_node("alpha", None)
     agent.store.forget("deleted", nodes=[own.id], keys=[])
-    await agent.workspaces.clear_leftovers()
+    await agent.leftovers.clear()
     assert agent.store.leftovers() == [("node", own.id)]
     await agent.settle()
     assert await agent.tailnet.nodes() == [own] and agent.store.leftovers() == []
