@@ -82,3 +82,11 @@ def test_addresses_never_overlap() -> None:
 
 def test_an_interface_name_fits_the_kernel() -> None:
     assert len(spec.Names("workspace-", "a" * 63).interface) <= 15
+
+
+def test_gos_limit_is_reached_long_before_the_sidecars_container_is_full() -> None:
+    sidecar = spec.pod_spec(SETTINGS, RESERVATION, REQUEST).tailnet
+    number, unit = sidecar.env["GOMEMLIMIT"][:-3], sidecar.env["GOMEMLIMIT"][-3:]
+    assert unit == "MiB"
+    # The kernel's socket buffers and tables, and Go's stacks, are the container's too.
+    assert sidecar.memory is not None and int(number) << 20 <= sidecar.memory * 2 // 3
