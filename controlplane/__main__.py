@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import click
 
-from controlplane import openapi, process, settings_doc
+from controlplane import openapi, process
 from controlplane.app import procedures
 from controlplane.errors import PerryError, StartupError
 from controlplane.images.progress import Progress
-from controlplane.settings import config_folder, load
+from controlplane.settings import config_folder, document, load
 from controlplane.system import logs
 from controlplane.workspaces.pods import Checkpoint, no_checkpoint
 
@@ -56,7 +56,7 @@ def build_(images: tuple[str, ...], no_cache: bool) -> None:
 @main.command()
 def settings() -> None:
     """Print docs/settings.md."""
-    click.echo(settings_doc.page(), nl=False)
+    click.echo(document.page(), nl=False)
 
 
 @main.command("openapi")

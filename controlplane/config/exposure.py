@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from controlplane.personal_settings import masked
 from controlplane.settings import Loaded
+from controlplane.settings.personal import masked
 from protocol.folders import CONFIG_FILE
 
 

@@ -11,9 +11,9 @@ import msgspec
 
 from controlplane.config import edit
 from controlplane.errors import Conflict, InvalidInput, OutOfSpace, PerryError, SettingsError
-from controlplane.personal_settings import masked
 from controlplane.secret_files import read_secret
 from controlplane.settings import Loaded, Settings, checked, leaves, parsed
+from controlplane.settings.personal import masked
 from protocol.config import Config, ConfigChange, ConfigValue
 from protocol.folders import CONFIG_FILE
 

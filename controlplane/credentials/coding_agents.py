@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from controlplane.personal_settings import McpServer, Skill, Value
 from controlplane.settings import Settings
+from controlplane.settings.personal import McpServer, Skill, Value
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

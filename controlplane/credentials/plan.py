@@ -12,8 +12,8 @@ import msgspec
 from controlplane.credentials import coding_agents, signing
 from controlplane.credentials.signing import Signer
 from controlplane.errors import InvalidInput, PerryError
-from controlplane.personal_settings import GithubSettings, Reference, Value
 from controlplane.settings import Settings
+from controlplane.settings.personal import GithubSettings, Reference, Value
 from controlplane.workspaces.spec import HOME
 
 OWN: Final = ".perry/credentials"

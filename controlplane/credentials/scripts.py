@@ -8,8 +8,8 @@ import anyio
 from controlplane.credentials.delivery import clean
 from controlplane.credentials.sources import Unread, expanded, read_file
 from controlplane.errors import EngineError, PerryError, StepFailed
-from controlplane.personal_settings import ScriptSettings
 from controlplane.ports import Engine, Process
+from controlplane.settings.personal import ScriptSettings
 from controlplane.workspaces import repository
 from controlplane.workspaces.checkout import USER
 from controlplane.workspaces.environment import LOADING

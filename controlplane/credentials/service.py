@@ -17,9 +17,9 @@ from controlplane.credentials.scripts import Runner, scripts_of
 from controlplane.credentials.sources import Gathered
 from controlplane.credentials.store import Secrets
 from controlplane.errors import PerryError, StepFailed
-from controlplane.personal_settings import Reference
 from controlplane.ports import Engine
 from controlplane.settings import Settings
+from controlplane.settings.personal import Reference
 from protocol.credentials import Brought, BroughtItem, Synced
 from protocol.workspaces import Workspace, WorkspaceStatus
 

@@ -10,7 +10,7 @@ import msgspec
 
 from controlplane.credentials import openpgp
 from controlplane.errors import InvalidInput, PerryError
-from controlplane.personal_settings import Reference, Value
+from controlplane.settings.personal import Reference, Value
 
 KEY: Final = "signing-key"
 PROGRAM: Final = "gpg"

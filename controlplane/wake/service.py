@@ -15,8 +15,8 @@ from controlplane import cursors
 from controlplane.auth.identity import Identity
 from controlplane.db import Database
 from controlplane.errors import InvalidInput, NotFound, NotReady, TooMany
-from controlplane.hook_settings import GatewaySettings, HookSettings
 from controlplane.ids import new_id
+from controlplane.settings.hooks import GatewaySettings, HookSettings
 from controlplane.wake.courier import Courier
 from controlplane.wake.dialer import Dialer, Resolver
 from controlplane.wake.forwarder import Forwarder

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from controlplane.hook_settings import LOCAL, GatewaySettings, address_problem, is_tailnets, literal, plain
+from controlplane.settings.hooks import LOCAL, GatewaySettings, address_problem, is_tailnets, literal, plain
 from protocol.wake import WAKE_PATH, WakeWay
 
 GENERIC: Final = "generic"

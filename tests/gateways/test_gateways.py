@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from controlplane.db import Database
-from controlplane.hook_settings import GatewaySettings, HookSettings
+from controlplane.settings.hooks import GatewaySettings, HookSettings
 from controlplane.wake.service import WakeService
 from protocol.wake import RetryWakes, TestWake, WakeRef
 from tests.fakes.surface import outgoing

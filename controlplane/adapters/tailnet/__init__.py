@@ -5,9 +5,9 @@ from pathlib import Path
 from controlplane.adapters.tailnet.embedded import EmbeddedTailnet
 from controlplane.adapters.tailnet.headscale import HeadscaleTailnet
 from controlplane.adapters.tailnet.none import NoTailnet
-from controlplane.hook_settings import tailnet_ports
 from controlplane.ports import Engine, Machine, Tailnet
 from controlplane.settings import Settings
+from controlplane.settings.hooks import tailnet_ports
 
 __all__ = ["EmbeddedTailnet", "HeadscaleTailnet", "NoTailnet", "make_tailnet"]
 

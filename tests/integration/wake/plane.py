@@ -12,7 +12,7 @@ import anyio
 
 from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.db import Database
-from controlplane.hook_settings import GatewaySettings, HookSettings
+from controlplane.settings.hooks import GatewaySettings, HookSettings
 from controlplane.wake import verdict
 from controlplane.wake.rate import Rate
 from controlplane.wake.service import WakeService

@@ -14,7 +14,7 @@ from controlplane.credentials import openpgp
 from controlplane.credentials.signing import ALLOWED, KEY, PROGRAM, Signer, public_of, signer
 from controlplane.credentials.sources import read_text
 from controlplane.errors import InvalidInput
-from controlplane.personal_settings import Reference, Value
+from controlplane.settings.personal import Reference, Value
 
 KEYS = Path(__file__).parent / "keys"
 OWN = "/home/workspace/.perry/credentials"

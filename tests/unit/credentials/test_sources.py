@@ -13,8 +13,8 @@ from controlplane.credentials.plan import Merge, Person, destination, environmen
 from controlplane.credentials.sources import Gathered, gather
 from controlplane.credentials.store import Secrets
 from controlplane.errors import InvalidInput, NotFound
-from controlplane.personal_settings import Reference
 from controlplane.settings import Settings
+from controlplane.settings.personal import Reference
 from tests.unit.credentials.test_receiver import bring
 
 

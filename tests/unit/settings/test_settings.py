@@ -6,17 +6,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controlplane import settings_doc
 from controlplane.config.service import Configuration
 from controlplane.errors import SettingsError
-from controlplane.personal_settings import Reference
-from controlplane.settings import leaves, load, variable
+from controlplane.settings import document, leaves, load, variable
+from controlplane.settings.personal import Reference
 
 CHECKOUT = Path(__file__).parents[3]
 
 
 def test_the_page_is_what_the_source_says() -> None:
-    assert (CHECKOUT / "docs" / "settings.md").read_text() == settings_doc.page(), "run `make generate`"
+    assert (CHECKOUT / "docs" / "settings.md").read_text() == document.page(), "run `make generate`"
 
 
 def test_no_two_settings_share_a_variable() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from controlplane.db import Database
-from controlplane.hook_settings import GatewaySettings, HookSettings
+from controlplane.settings.hooks import GatewaySettings, HookSettings
 from controlplane.wake.service import Outgoing, WakeService
 from protocol.wake import WakeRef
 from tests.fakes.wake_gateway import Gateway

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from controlplane.db import Database
-from controlplane.hook_settings import GatewaySettings, HookSettings
+from controlplane.settings.hooks import GatewaySettings, HookSettings
 from controlplane.wake.dialer import Dialer
 from controlplane.wake.passage import NotThere, Passage
 from controlplane.wake.service import WakeService

@@ -10,7 +10,7 @@ import httpcore
 import pytest
 
 from controlplane.errors import NotReady
-from controlplane.hook_settings import GatewaySettings, tailnet_ports
+from controlplane.settings.hooks import GatewaySettings, tailnet_ports
 from controlplane.wake.dialer import Dialer
 from controlplane.wake.lanes import Lanes
 from controlplane.wake.message import audible, bounded, clean

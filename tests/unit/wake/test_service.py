@@ -14,7 +14,7 @@ import pytest
 from controlplane.auth.identity import TOKEN, Identity
 from controlplane.db import Database
 from controlplane.errors import InvalidInput, NotReady, TooLarge, TooMany
-from controlplane.hook_settings import HookSettings
+from controlplane.settings.hooks import HookSettings
 from controlplane.wake import outbox, sender, verdict
 from controlplane.wake.service import WakeService
 from protocol.auth import IdentityKind

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from controlplane.section import Section
+from controlplane.settings.section import Section
 
 
 class Reference(Section, frozen=True, omit_defaults=True):

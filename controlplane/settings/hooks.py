@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from controlplane.section import Section
+from controlplane.settings.section import Section
 
 TAILNET: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 

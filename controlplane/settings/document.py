@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from controlplane.settings import Settings, variable
+from controlplane.settings.loading import variable
+from controlplane.settings.tree import Settings
 
 HEAD = """# Settings
 
