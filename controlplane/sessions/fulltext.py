@@ -22,6 +22,10 @@ BATCH_BYTES: Final = 4 << 20
 
 BATCH: Final = 4_000
 
+LEAST_BYTES: Final = 512 << 10
+"""Of messages that enter in one transaction however hurried others are: some hundredths of a second. Less would make
+pieces that cost more to merge."""
+
 LOOK: Final = 16
 """Messages between two looks at whether others are hurried."""
 
@@ -57,14 +61,15 @@ class Scope(msgspec.Struct, frozen=True):
 def put_in(db: sqlite3.Connection, hurried: Callable[[], bool] = bool) -> bool:
     """Some of the messages that wait enter the full text: few where others are ``hurried``. Whether more wait."""
     void, entries = _waiting(db, hurried)
-    done = 0
+    done = size = 0
 
     def some() -> Iterator[tuple[int, str, str, str]]:
-        nonlocal done
+        nonlocal done, size
         for _, entry in entries:
-            if done and done % LOOK == 0 and hurried():
+            if done and done % LOOK == 0 and size >= LEAST_BYTES and hurried():
                 return
             done += 1
+            size += len(entry[1]) + len(entry[2])
             yield entry
 
     db.executemany("INSERT INTO texts (rowid, said, tools, scope) VALUES (?, ?, ?, ?)", some())
@@ -97,7 +102,7 @@ def _waiting(
         else:
             void.append(row["id"])
         size += len(row["blocks"]) if there else 0
-        if size >= BATCH_BYTES or (count % LOOK == 0 and hurried()):
+        if size >= BATCH_BYTES or (count % LOOK == 0 and size >= LEAST_BYTES and hurried()):
             break
     # In their order, or each that goes back would be written as a piece of its own.
     entries.sort(key=itemgetter(1))

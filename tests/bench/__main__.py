@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import batches as army
+from tests.bench import beside, floors, reading
 from tests.bench import cron as cron_jobs
-from tests.bench import floors, reading
 from tests.bench import sessions as agents_sessions
 from tests.bench import tasks as dispatching
 from tests.bench import wakes as waking
@@ -182,7 +182,7 @@ def cron(_: Bench) -> list[Figure]:
 
 
 def sessions(_: Bench) -> list[Figure]:
-    return agents_sessions.measured()
+    return agents_sessions.measured() + beside.measured()
 
 
 def reading_sessions(_: Bench) -> list[Figure]:

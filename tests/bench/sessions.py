@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def following(surface: Surface, worker: Worker) -> AsyncIterator[None]:
+async def following(surface: Surface, worker: Worker, name: str = NAME) -> AsyncIterator[None]:
     """What the fleet does, once."""
     workers = WebSocketWorkers(VERSION)
     async with anyio.create_task_group() as tasks:
@@ -85,10 +85,10 @@ async def following(surface: Surface, worker: Worker) -> AsyncIterator[None]:
             while True:
                 try:
                     async with workers.dial(worker.address, worker.secret) as link:
-                        surface.session_follower.attached(NAME, link)
+                        surface.session_follower.attached(name, link)
                         ready.set()
                         async for event in link.events():
-                            surface.session_follower.told(NAME, event)
+                            surface.session_follower.told(name, event)
                 except WorkerUnavailable:
                     await anyio.sleep(0.05)
 
@@ -98,7 +98,7 @@ async def following(surface: Surface, worker: Worker) -> AsyncIterator[None]:
             yield
         finally:
             tasks.cancel_scope.cancel()
-            surface.session_follower.detached(NAME)
+            surface.session_follower.detached(name)
 
 
 async def indexed(surface: Surface, sessions: int) -> tuple[float, float]:
@@ -180,16 +180,21 @@ def limit(name: str, unit: str, values: list[float], share: float, most: float, 
     )
 
 
-async def appended(port: int, writer: Writer, session_id: str) -> list[float]:
-    """From a line in the transcript to a frame at a client: seconds, each."""
+async def appended(
+    port: int, writer: Writer, session_id: str, name: str = NAME, more: Callable[[], bool] = lambda: True
+) -> list[float]:
+    """From a line in the transcript to a frame at a client: seconds, each; while there is ``more`` to come."""
     took: list[float] = []
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    wanted = {"type": "subscribe", "workspace": NAME, "agent": "claude", "sessionId": session_id}
+    wanted = {"type": "subscribe", "workspace": name, "agent": "claude", "sessionId": session_id}
     async with connect(f"ws://127.0.0.1:{port}/sessions", additional_headers=headers, proxy=None, max_size=None) as ws:
         await ws.send(json.dumps(wanted))
         await anyio.sleep(0.5)
         with (writer.folder / f"{session_id}.jsonl").open("ab", buffering=0) as file:
-            for number in range(APPENDS):
+            first = random.randrange(1 << 30)
+            for number in range(first, first + APPENDS):
+                if not more():
+                    break
                 text = f"append {number} of {session_id}"
                 began = time.monotonic()
                 file.write(writer.answer(session_id, text, number))
@@ -289,13 +294,15 @@ async def living(surface: Surface, writer: Writer, worker: Worker, port: int) ->
     return [seen, msgspec.structs.replace(proportion, note=note)]
 
 
-async def known(surface: Surface, session_ids: tuple[str, ...]) -> None:
+async def known(surface: Surface, session_ids: Sequence[str]) -> None:
     """Until these were read to their end."""
     marks = ", ".join("?" * len(session_ids))
     query = f"SELECT count(*) FROM sessions WHERE mark IS NOT NULL AND session_id IN ({marks})"
     with anyio.fail_after(120):
         while True:
-            if await surface.sessions_database.read(lambda db: db.execute(query, session_ids).fetchone()[0]) == 2:
+            if await surface.sessions_database.read(lambda db: db.execute(query, session_ids).fetchone()[0]) == len(
+                session_ids
+            ):
                 return
             await anyio.sleep(0.1)
 

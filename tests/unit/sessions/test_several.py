@@ -1,6 +1,8 @@
 """Many sessions are read for the first time, several in one request; workers that cannot, or will not, are read too."""
 
 import sqlite3
+import threading
+import time
 
 import anyio
 import pytest
@@ -134,7 +136,8 @@ async def has(index: Index, words: str) -> bool:
     return await index.found(words) == [("s7", 2)]
 
 
-async def test_hurried_it_puts_in_little_and_loses_nothing(index: Index) -> None:
+async def test_hurried_it_puts_in_little_and_loses_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fulltext, "LEAST_BYTES", 0)
     worker = index.worker()
     worker.write("one", *(message(number, f"word{number} all") for number in range(90)))
     async with index.followed():
@@ -159,3 +162,28 @@ async def test_hurried_it_puts_in_little_and_loses_nothing(index: Index) -> None
     for number in range(90):
         assert await index.found(f"word{number}") == [("one", number)]
     await index.database.write(lambda db: db.execute("INSERT INTO texts (texts) VALUES ('integrity-check')"))
+
+
+async def test_who_waits_to_be_seen_hurries_the_others(index: Index) -> None:
+    worker = index.worker()
+    worker.write("one", message(0, "before"))
+    async with index.followed():
+        await index.settled()
+        begun = threading.Event()
+
+        def long(db: sqlite3.Connection) -> bool:
+            begun.set()
+            until_ = time.monotonic() + 20
+            while not index.database.hurried and time.monotonic() < until_:
+                time.sleep(0.001)
+            return index.database.hurried
+
+        async def write() -> None:
+            assert await index.database.write(long)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            await until(begun.is_set, "it is written")
+            worker.write("one", message(1, "after"))
+        await index.settled()
+        assert not index.database.hurried
