@@ -9,7 +9,7 @@ from controlplane.batches.collecting import Collector
 from controlplane.batches.needs import TaskWork, Workspaces
 from controlplane.batches.state import Item, Kept
 from controlplane.errors import NotFound, PerryError
-from controlplane.words import quoted
+from controlplane.quoting import quoted
 from protocol.tasks import ListTasks, Task
 from protocol.workspaces import DeleteWorkspace
 

@@ -19,7 +19,7 @@ import anyio.to_thread
 from controlplane.batches.state import Item, Kept
 from controlplane.errors import EngineError, NotFound, OutOfSpace, PerryError, TookTooLong, WorkerError
 from controlplane.ports import ExecOutput
-from controlplane.words import clean
+from controlplane.quoting import clean
 from controlplane.workspaces.checkout import USER
 from controlplane.workspaces.spec import HOME
 from protocol.tasks import Commit, ReadTaskLogs, TaskLogs, TaskResult

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from controlplane.batches.state import Record
-from controlplane.words import clean, quoted
+from controlplane.quoting import clean, quoted
 from protocol.batches import BatchEntry, ItemState
 
 LINE: Final = 240

@@ -13,7 +13,7 @@ import msgspec
 from controlplane.cron.actions import Action, Begun, Check, Dispatch, Wake, told
 from controlplane.errors import PerryError
 from controlplane.ports import Waker
-from controlplane.words import quoted
+from controlplane.quoting import quoted
 from protocol.tasks import Checked, CheckTask, DispatchTask, Task, WakeWhen
 
 QUIET: Final = frozenset({"working", "told", "queued"})

@@ -15,12 +15,12 @@ import msgspec
 
 from controlplane.errors import InvalidInput, NotFound, PerryError
 from controlplane.ports import Waker
+from controlplane.quoting import clean, quoted
 from controlplane.tasks import policy
 from controlplane.tasks.looking import Looker
 from controlplane.tasks.policy import Conclusion, Marks, Verdict
 from controlplane.tasks.state import UNDER_WAY, VERBS, Record, left_behind, shown
 from controlplane.tasks.store import Store
-from controlplane.words import clean, quoted
 from protocol.tasks import Checked, CheckTask, TaskState
 from protocol.workspaces import Workspace
 

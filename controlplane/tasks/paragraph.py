@@ -5,8 +5,8 @@ Texts that come from a workspace are somebody's own words: they are bounded, on 
 
 from datetime import timedelta
 
+from controlplane.quoting import hexadecimal, quoted
 from controlplane.tasks.seen import Checkout, Seen
-from controlplane.words import hexadecimal, quoted
 
 
 def facts(seen: Seen) -> list[str]:

@@ -27,9 +27,9 @@ from typing import Final
 
 import msgspec
 
+from controlplane.quoting import quoted
 from controlplane.tasks.paragraph import facts, listed, span, subject
 from controlplane.tasks.seen import Checkout, Seen, Session
-from controlplane.words import quoted
 from protocol.sessions import SessionStatus
 
 STALL: Final = timedelta(minutes=10)

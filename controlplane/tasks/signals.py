@@ -15,9 +15,9 @@ from anyio.abc import TaskGroup
 
 from controlplane.errors import PerryError, WorkerError
 from controlplane.ports import Waker, WorkerLink
+from controlplane.quoting import clean, quoted
 from controlplane.tasks.service import ASK_SECONDS
 from controlplane.tasks.state import SAID
-from controlplane.words import clean, quoted
 from protocol.sessions import SessionStatus
 from protocol.worker import AgentSignal, Event, SessionGone, SessionSeen, TakeSignals
 

@@ -11,8 +11,8 @@ from datetime import datetime
 
 import msgspec
 
+from controlplane.quoting import clean, hexadecimal, quoted
 from controlplane.tasks.paragraph import count
-from controlplane.words import clean, hexadecimal, quoted
 from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.errors import InvalidInput, TooLarge
-from controlplane.words import said
+from controlplane.quoting import said
 from protocol.wake import TEXT_LIMIT, TEXT_REQUIRED, SessionTarget, WakeMode
 
 OWN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

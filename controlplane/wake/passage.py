@@ -14,8 +14,8 @@ import anyio
 import httpcore
 import msgspec
 
+from controlplane.quoting import clean
 from controlplane.wake.target import Target
-from controlplane.words import clean
 
 CONNECT_SECONDS: Final = 15.0
 

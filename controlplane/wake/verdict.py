@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controlplane.words import clean
+from controlplane.quoting import clean
 from protocol.wake import WakeWay
 
 FIRST_PAUSE: Final = 1.0

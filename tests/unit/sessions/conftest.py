@@ -54,25 +54,9 @@ class Index:
     async def followed(
         self, name: str = "alpha", epoch: str | None = None, after: int | None = None
     ) -> AsyncIterator[None]:
-        """One stream, as the fleet holds it."""
-        link = self.workers[name].open(epoch, after)
-
-        async def listen() -> None:
-            try:
-                async for event in link.events():
-                    self.follower.told(name, event)
-            except WorkerError:
-                pass
-
-        self.follower.attached(name, link)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listen)
-            try:
-                yield
-            finally:
-                tasks.cancel_scope.cancel()
-                self.workers[name].close(link)
-                self.follower.detached(name)
+        """One stream to one of them."""
+        async with followed(self.follower, name, self.workers[name], epoch, after):
+            yield
 
     async def all(self, **wanted: object) -> list[SessionInfo]:
         return (await self.sessions.list_(ListSessions(subagents=True, limit=500, **wanted))).items  # type: ignore[arg-type]
@@ -102,6 +86,29 @@ class Index:
             return await self.database.read(kept) == (there, 0)
 
         await until(same, "what the worker has is kept")
+
+
+@asynccontextmanager
+async def followed(
+    follower: Follower, name: str, worker: FakeWorker, epoch: str | None = None, after: int | None = None
+) -> AsyncIterator[None]:
+    """One stream to a worker, as the fleet holds it."""
+    link = worker.open(epoch, after)
+
+    async def listen() -> None:
+        with suppress(WorkerError):
+            async for event in link.events():
+                follower.told(name, event)
+
+    follower.attached(name, link)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+            worker.close(link)
+            follower.detached(name)
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from controlplane.errors import WorkerError
 from controlplane.sessions import watching
 from protocol.sessions import (
     NewMessages,
@@ -25,7 +23,7 @@ from protocol.sessions import (
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.worker import FakeWorker, message
 from tests.fakes.workspaces import workspace
-from tests.unit.sessions.conftest import until
+from tests.unit.sessions.conftest import followed, until
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -48,29 +46,8 @@ async def live(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Live]:
     surface = Surface(tmp_path)
     async with surface.served() as port:
         made = Live(surface, port)
-        async with followed(surface, "alpha", made.worker):
+        async with followed(surface.session_follower, "alpha", made.worker):
             yield made
-
-
-@asynccontextmanager
-async def followed(surface: Surface, name: str, worker: FakeWorker) -> AsyncIterator[None]:
-    link = worker.open(None, None)
-
-    async def listen() -> None:
-        try:
-            async for event in link.events():
-                surface.session_follower.told(name, event)
-        except WorkerError:
-            pass
-
-    surface.session_follower.attached(name, link)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listen)
-        try:
-            yield
-        finally:
-            tasks.cancel_scope.cancel()
-            surface.session_follower.detached(name)
 
 
 async def received(ws: ClientConnection) -> SessionsFrame:
@@ -136,7 +113,7 @@ async def test_messages_of_what_was_subscribed_to(live: Live) -> None:
 async def test_of_one_workspace(live: Live) -> None:
     other = FakeWorker()
     live.surface.workspaces.put(workspace("beta"))
-    async with followed(live.surface, "beta", other), live.connect("/sessions/beta") as ws:
+    async with followed(live.surface.session_follower, "beta", other), live.connect("/sessions/beta") as ws:
         assert isinstance(await received(ws), SessionsSnapshot)
         live.worker.write("one", message(0, "not here"))
         other.write("two", message(0, "here"))

@@ -10,13 +10,13 @@ import pytest
 from controlplane.batches import summary
 from controlplane.batches.state import Record as Batch
 from controlplane.batches.state import Wishes as BatchWishes
+from controlplane.quoting import said
 from controlplane.tasks import paragraph, policy
 from controlplane.tasks import state as tasks
 from controlplane.tasks.seen import Checkout, Log, Seen, Session
 from controlplane.tasks.signals import Signals
 from controlplane.wake import message
 from controlplane.wake.message import delivered_text, words_of
-from controlplane.words import said
 from protocol.batches import BatchEntry, ItemState
 from protocol.sessions import SessionStatus
 from protocol.tasks import Commit, TaskState
