@@ -14,6 +14,7 @@ import anyio
 
 from controlplane.errors import NotReady
 from controlplane.secret_files import fingerprint, read_secret
+from controlplane.settings.hooks import GatewaySettings
 from controlplane.wake.lanes import Lanes
 from controlplane.wake.outbox import Ended, Outbox
 from controlplane.wake.pace import BURST, Pace
@@ -49,17 +50,15 @@ class Courier:
 
     def __init__(
         self,
+        gateway: GatewaySettings,
         target: Callable[[], Target],
-        kind: str,
         token_file: Path,
         sender: Callable[[Target], Sender],
         outbox: Outbox,
         now: Callable[[], datetime],
-        *,
-        pause: float,
     ) -> None:
-        self.kind = kind
-        self.trouble = Trouble(target().name, now)
+        self.kind = gateway.kind
+        self.trouble = Trouble(gateway.name, now)
         self._target = target
         self._token_file = token_file
         self._sender = sender
@@ -76,8 +75,8 @@ class Courier:
         """How often that failed since, for its own sake."""
         self._most = TOGETHER
         """How many go together: fewer, after a request with several failed for the sake of one of them."""
-        self._pause = pause
-        self._pace = Pace(pause)
+        self._pause = gateway.pace
+        self._pace = Pace(gateway.pace)
         self._wanted = anyio.Event()
         self._refused: str | None = None
         self._closing = False
@@ -108,6 +107,8 @@ class Courier:
     def resume(self, unsure: Sequence[Record]) -> None:
         """Go on where an earlier process stopped; ``unsure`` are those of which it did not know whether they arrived.
         They are put already."""
+        if self.target.generic:
+            return  # It knows ids, and each of its requests is one wake, also of those that another gateway had.
         requests: dict[int, list[int]] = {}
         for record in unsure:
             if not record.only_once:

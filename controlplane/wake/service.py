@@ -120,7 +120,7 @@ class WakeService:
             return Sender(target, dialer, self._now)
 
         file = self._folder / Path(gateway.token_file).expanduser()
-        return Courier(target, gateway.kind, file, sender, self._outbox, self._now, pause=gateway.pace)
+        return Courier(gateway, target, file, sender, self._outbox, self._now)
 
     def _places(self) -> list[str]:
         """Where Perry's node on the tailnet may connect to."""

@@ -1,5 +1,6 @@
 """A backlog: how many requests a gateway gets, what goes together in them, and that nothing is lost, or told twice."""
 
+import base64
 import json
 import re
 from datetime import UTC, datetime
@@ -272,6 +273,24 @@ async def test_a_new_process_tells_apart_what_may_have_arrived(
     async with running(again):
         await until(lambda: all(state(again, each) == "delivered" for each in (first, *ids)))
     assert [told(heard) for heard in gateway.accepted] == [["first"], ids]
+
+
+async def test_a_gateway_that_becomes_a_generic_one_is_told_each(
+    database: Database, tmp_path: Path, gateway: Gateway
+) -> None:
+    gateway.behave = lambda _: Answer(cut_after=0)
+    wakes = make(database, tmp_path, gateway)
+    ids = await backlog(wakes)
+    async with running(wakes):
+        await until(lambda: gateway.heard)
+    gateway.behave = lambda _: Answer()
+    again = make(database, tmp_path, gateway, kind="generic")
+    (tmp_path / "token-0").write_text("whsec_" + base64.b64encode(b"k" * 32).decode())
+    async with running(again):
+        await until(lambda: state(again, ids[0]) == "rejected")
+    # It refused the first, as this one knows no signatures; no other was in that request.
+    assert (gateway.heard[-1].key, gateway.heard[-1].json["data"]["id"]) == (ids[0], ids[0])
+    assert state(again, ids[1]) == "queued"
 
 
 async def test_what_fails_on_and_on_goes_in_other_company(
