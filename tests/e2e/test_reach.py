@@ -64,12 +64,21 @@ def test_ssh_between_workspaces_needs_a_key(system: System, beta: Workspace) -> 
     options = ["-o", "BatchMode=yes", "-o", "UserKnownHostsFile=/tmp/known", "-o", "StrictHostKeyChecking=yes"]
     lines = "".join(f"beta {key}\n" for key in beta.ssh_host_keys)
     system.inside("alpha", "sh", "-c", f"printf %s '{lines}' > /tmp/known")
-    refused = system.call("workspaces.exec", {"name": "alpha", "command": ["ssh", *options, "workspace@beta", "true"]})
-    assert refused["exitCode"] == 255 and "Permission denied" in refused["stderr"]
+
+    def is_refused() -> bool:
+        command = {"name": "alpha", "command": ["ssh", *options, "workspace@beta", "true"]}
+        tried = system.call("workspaces.exec", command)
+        return tried["exitCode"] == 255 and "Permission denied" in tried["stderr"]
+
+    assert is_refused()
     system.inside("alpha", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/home/workspace/.ssh/id_ed25519")
     key = system.inside("alpha", "cat", "/home/workspace/.ssh/id_ed25519.pub").strip()
-    system.inside("beta", "sh", "-c", f"mkdir -p ~/.ssh && chmod 700 ~/.ssh && echo '{key}' >> ~/.ssh/authorized_keys")
+    system.perry("config", "set", "ssh.authorizedKeys", key)
+    system.perry("sync", "beta")
     system.inside("alpha", "ssh", *options, "workspace@beta", "true")
+    system.perry("config", "unset", "ssh.authorizedKeys")
+    system.perry("sync", "beta")
+    assert is_refused()
 
 
 def test_docker_inside_and_a_published_port_of_a_nested_container(system: System, laptop: Device) -> None:
