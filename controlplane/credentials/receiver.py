@@ -14,6 +14,8 @@ brought), json or toml (only what is not the user's). ``complete``: what was bro
 below a spared path, is taken away where it is as it was brought.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
@@ -23,8 +25,11 @@ import os
 import stat
 import sys
 import time
-import tomllib
-from typing import Any, BinaryIO
+
+# Each start of a workspace waits for this program, and half of its time would be what only types and TOML need.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 OWN_FOLDER = ".perry/credentials"
 MANIFEST = "delivered.json"
@@ -90,6 +95,8 @@ def merged_json(base: bytes | None, new: bytes | None, theirs: bytes) -> bytes |
 
 def merged_toml(base: bytes | None, new: bytes | None, theirs: bytes) -> bytes | None:
     """Theirs with whole keys and tables of the top that it lacks. Kept where more than that would have to change."""
+    import tomllib
+
     try:
         document = tomllib.loads(theirs.decode())
     except (ValueError, RecursionError):
@@ -114,6 +121,8 @@ def merged_toml(base: bytes | None, new: bytes | None, theirs: bytes) -> bytes |
 
 def pieces(text: str) -> list[tuple[str, str, bool]]:
     """(top-level key, its text, whether it is a table) of a TOML document, comments left out."""
+    import tomllib
+
     found: list[tuple[str, str, bool]] = []
     lines: list[str] = []
     in_table = ""
@@ -139,6 +148,8 @@ def pieces(text: str) -> list[tuple[str, str, bool]]:
 
 def in_value(lines: list[str]) -> bool:
     """Whether a value that these lines begin goes on."""
+    import tomllib
+
     try:
         tomllib.loads("".join(lines))
     except tomllib.TOMLDecodeError:
