@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final
 
 import anyio
@@ -208,7 +209,8 @@ class Noting:
             (key, event) for key, event in batch if isinstance(event, SessionSeen) and self._is_news(key, event, now)
         ]
         if fresh:
-            noted = await self._db.write(lambda db: store.note(db, self._number, fresh, now))
+            with nullcontext() if self.first else self._db.hurrying():
+                noted = await self._db.write(lambda db: store.note(db, self._number, fresh, now))
             for reading, news in noted:
                 key = reading.row.key
                 if (before := known.get(key)) is None:

@@ -32,6 +32,9 @@ FIRST_LANES: Final = 3
 SEVERAL: Final = 32
 """Sessions that are asked for at once then, at most."""
 
+SEVERAL_BYTES: Final = 512 << 10
+"""Of all their pages: what is stored at once should not take long, since others wait."""
+
 PACE: Final = 0.025
 """Seconds between two pages of a session that changes all the time."""
 
@@ -197,7 +200,7 @@ class Puller:
         assert self._link is not None
         asked = [Unread(agent=each.key.agent, session_id=each.key.session_id, cursor=each.cursor) for each in wanted]
         with anyio.fail_after(ASK_SECONDS):
-            answer = await self._link.ask(ReadSessions(sessions=asked))
+            answer = await self._link.ask(ReadSessions(sessions=asked, limit=SEVERAL_BYTES))
         if not isinstance(answer, Pages) or not 0 < len(answer.pages) <= len(wanted):
             raise WorkerError("it answered something else than pages")
         return answer.pages
