@@ -13,7 +13,8 @@ from protocol.wake import RetryWakes, TestWake, WakeRef
 from tests.fakes.surface import outgoing
 from tests.gateways.running import CLAWDBOT, OPENCLAW, Kind, RealGateway, installed, running
 from tests.unit.wake.conftest import running as forwarding
-from tests.unit.wake.conftest import state, until
+from tests.unit.wake.conftest import state
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 

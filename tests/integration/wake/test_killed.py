@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.wake_gateway import Answer, Gateway, Heard, refusal
 from tests.integration.wake.killable import free_port, plane, wake, worker
-from tests.unit.wake.conftest import until
+from tests.waiting import until
 
 WAKES = 500
 """Of each workspace."""

@@ -24,7 +24,7 @@ from anyio import to_thread
 
 from tests.gateways.running import CLAWDBOT, OPENCLAW, Kind, RealGateway, installed, running
 from tests.integration.wake.killable import free_port, plane, wake, worker
-from tests.unit.wake.conftest import until
+from tests.waiting import until
 
 SECONDS = float(os.environ.get("PERRY_CHAOS_SECONDS", "8"))
 KINDS = (CLAWDBOT, OPENCLAW) if "PERRY_CHAOS_SECONDS" in os.environ else (CLAWDBOT,)

@@ -12,7 +12,8 @@ from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.workers.fleet import Fleet
 from protocol.worker import Page, ReadSession, ReadStatus, WorkerStatus
 from tests.integration.worker.process import SECRET, WorkerProcess
-from tests.unit.workers.heard import Heard, at, nothing, until
+from tests.unit.workers.heard import Heard, at, nothing
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

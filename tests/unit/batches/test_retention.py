@@ -9,7 +9,7 @@ from controlplane.errors import NotFound
 from protocol.batches import ListBatches
 from protocol.tasks import DispatchTask, ListTasks, TaskAgent
 from tests.unit.batches.conftest import Plane, Scene, wanted
-from tests.unit.cron.conftest import until
+from tests.waiting import until
 
 DAY = timedelta(days=1)
 

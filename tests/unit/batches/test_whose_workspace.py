@@ -10,7 +10,7 @@ from protocol.batches import (
 from protocol.tasks import DispatchTask, RemoveWhen, TaskState
 from protocol.workspaces import DeleteWorkspace, StartWorkspace, Workspace
 from tests.unit.batches.conftest import Killed, Plane, Scene, wanted
-from tests.unit.cron.conftest import until
+from tests.waiting import until
 
 
 async def test_a_workspace_stays_until_its_task_is_done_with(plane: Plane) -> None:

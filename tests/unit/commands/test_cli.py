@@ -19,7 +19,7 @@ from protocol.workspaces import WorkspaceStatus
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
 from tests.unit.commands.test_exec import is_over
-from tests.unit.http.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from tests.fakes.processes import FakeProcess
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
 from tests.unit.commands.conftest import AUTHORISED, opened, started
-from tests.unit.http.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

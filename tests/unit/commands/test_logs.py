@@ -14,7 +14,7 @@ from controlplane.workspaces.log_times import exact
 from protocol.workspaces import LogLine
 from tests.fakes.surface import Surface
 from tests.unit.commands.conftest import AUTHORISED
-from tests.unit.http.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ import pytest
 
 from cli import relay
 from tests.fakes.surface import TOKEN, Surface
-from tests.unit.http.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

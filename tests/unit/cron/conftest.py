@@ -1,6 +1,6 @@
 """Cron on a state.db of its own, a clock that the test sets, and an assistant that notes what it is woken with."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from controlplane.errors import PerryError
 from controlplane.tasks.service import must_make_sense
 from protocol.tasks import Checked, CheckTask, DispatchTask, Task, TaskState
 from tests.unit.cron.clock import FakeClock
+from tests.waiting import until
 
 
 class Assistant:
@@ -114,15 +115,6 @@ class System:
     def _overdue(self) -> bool:
         due = self.store.next_due()
         return due is not None and due <= self.clock.now()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait up to twenty seconds."""
-    for _ in range(4000):
-        if condition():
-            return
-        await anyio.sleep(0.005)
-    raise AssertionError(f"not within twenty seconds: {what}")
 
 
 @pytest.fixture

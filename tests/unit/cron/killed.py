@@ -17,7 +17,7 @@ from controlplane.cron.store import Store
 from controlplane.db import Database
 from controlplane.tasks.service import must_make_sense
 from protocol.cron import AddJob
-from tests.unit.cron.conftest import until
+from tests.waiting import until
 
 JOBS = 3
 

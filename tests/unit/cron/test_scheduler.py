@@ -16,7 +16,8 @@ from controlplane.cron import scheduler, spelling, store
 from controlplane.cron.store import Ended
 from protocol.cron import AddJob, JobRef, JobRun, ListJobs, Outcome, ReadHistory
 from tests.unit.cron.clock import START, FakeClock
-from tests.unit.cron.conftest import Assistant, NoWakes, System, until
+from tests.unit.cron.conftest import Assistant, NoWakes, System
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from tests.fakes.wake_gateway import Gateway
-from tests.unit.cron.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

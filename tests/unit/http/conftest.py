@@ -1,9 +1,8 @@
 """Requests to the whole application, in memory or over a real server."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import anyio
 import httpx
 import pytest
 
@@ -32,12 +31,3 @@ async def stranger(surface: Surface) -> AsyncIterator[httpx.AsyncClient]:
 def in_memory(surface: Surface, **headers: str) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=surface.app)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7391", headers=headers)
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait up to three seconds."""
-    for _ in range(300):
-        if condition():
-            return
-        await anyio.sleep(0.01)
-    raise AssertionError(f"not within three seconds: {what}")

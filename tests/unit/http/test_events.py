@@ -22,7 +22,7 @@ from protocol.events import Event, Snapshot, WorkspaceChanged, WorkspaceDeleted,
 from protocol.workspaces import Workspace
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
-from tests.unit.http.conftest import until
+from tests.waiting import until
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 

@@ -18,8 +18,8 @@ from controlplane.system.server import listen
 from protocol.workspaces import Workspace
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.workspaces import workspace
-from tests.unit.http.conftest import until
 from tests.unit.http.test_rpc import error
+from tests.waiting import until
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 

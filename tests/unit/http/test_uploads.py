@@ -17,8 +17,8 @@ import pytest
 from controlplane.ports import Uploads
 from controlplane.workspaces.uploads import KEPT_SECONDS, UploadFolder
 from tests.fakes.surface import TOKEN, Surface
-from tests.unit.http.conftest import until
 from tests.unit.http.test_rpc import error
+from tests.waiting import until
 
 ID = "abcdefgh12345678"
 

@@ -7,8 +7,8 @@ import pytest
 from controlplane.db import Database
 from protocol.tasks import RemoveWhen, TaskState
 from protocol.workspaces import DeleteWorkspace, WorkspaceStatus
-from tests.unit.cron.conftest import until
 from tests.unit.tasks.conftest import Scene, workspace
+from tests.waiting import until
 
 
 def stop(scene: Scene, name: str) -> None:

@@ -62,12 +62,5 @@ async def running(wakes: WakeService) -> AsyncIterator[WakeService]:
         tasks.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for something that comes by itself."""
-    with anyio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110 — what is waited for tells nobody
-            await anyio.sleep(0.01)
-
-
 def state(wakes: WakeService, id_: str) -> str:
     return str(wakes.show(WakeRef(id=id_)).wake.state)

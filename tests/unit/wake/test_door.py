@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.surface import TOKEN, Surface
 from tests.fakes.wake_gateway import Gateway
-from tests.unit.wake.conftest import until
+from tests.waiting import until
 
 PERRY = str(Path(sys.executable).with_name("perry"))
 

@@ -18,7 +18,8 @@ from controlplane.wake.record import Record, in_one_request
 from controlplane.wake.service import WakeService
 from protocol.wake import TEXT_LIMIT, ListWakes, RetryWakes, SessionTarget, TestWake, WakeRef, WakeState
 from tests.fakes.wake_gateway import Answer, Gateway, Heard, refusal
-from tests.unit.wake.conftest import outgoing, running, settings, state, until
+from tests.unit.wake.conftest import outgoing, running, settings, state
+from tests.waiting import until
 
 BACKLOG = 60
 LONG = 3600.0

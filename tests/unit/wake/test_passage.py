@@ -19,7 +19,8 @@ from controlplane.wake.target import may_go_directly, target_of
 from protocol.wake import TestWake, WakeRef, WakeState, WakeWay
 from tests.fakes.wake_gateway import Gateway
 from tests.fakes.way_out import CONTRACT, WayOut
-from tests.unit.wake.conftest import outgoing, running, settings, state, until
+from tests.unit.wake.conftest import outgoing, running, settings, state
+from tests.waiting import until
 
 EXCHANGES: list[dict[str, Any]] = CONTRACT["exchanges"]
 NOBODY = next(each for each in EXCHANGES if each["place"] == "nobody:18789")

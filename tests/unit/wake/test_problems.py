@@ -10,7 +10,8 @@ from controlplane.wake import verdict
 from controlplane.wake.service import WakeService
 from protocol.wake import RetryWakes, TestWake
 from tests.fakes.wake_gateway import Answer, Gateway, refusal
-from tests.unit.wake.conftest import outgoing, running, settings, state, until
+from tests.unit.wake.conftest import outgoing, running, settings, state
+from tests.waiting import until
 
 
 class Clock:

@@ -20,7 +20,8 @@ from controlplane.wake.service import WakeService
 from protocol.auth import IdentityKind
 from protocol.wake import ListWakes, RetryWakes, TestWake, WakeRef
 from tests.fakes.wake_gateway import Answer, Gateway, Heard, refusal
-from tests.unit.wake.conftest import outgoing, running, settings, state, until
+from tests.unit.wake.conftest import outgoing, running, settings, state
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-import anyio
-
 from controlplane.ports import WorkerFollower, WorkerLink
 from protocol.worker import Event, SessionGone, SessionSeen, SnapshotEnd
 
@@ -48,12 +46,6 @@ class Heard:
 
 
 _typed: type[WorkerFollower] = Heard
-
-
-async def until(true: Callable[[], object], seconds: float = 20) -> None:
-    with anyio.fail_after(seconds):
-        while not true():  # noqa: ASYNC110
-            await anyio.sleep(0.005)
 
 
 async def nothing(workspace: str) -> None:

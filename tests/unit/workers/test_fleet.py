@@ -18,8 +18,9 @@ from controlplane.workers.fleet import Fleet
 from controlplane.workers.pace import pause
 from protocol.worker import ReadSession
 from tests.unit.worker.shelf import SECRET, Served, Shelf
-from tests.unit.workers.heard import ACCEPTED_TOO_LATE, Heard, at, until
+from tests.unit.workers.heard import ACCEPTED_TOO_LATE, Heard, at
 from tests.unit.workers.hostile import HELLO, hostile, saying
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(ACCEPTED_TOO_LATE)]
 
@@ -193,7 +194,7 @@ async def test_one_that_talks_too_much_is_read_slowly(case: Case, monkeypatch: p
         case.fleet.follow("alpha", good)
         await anyio.sleep(0.5)
         case.shelf.put("a", "1")
-        await until(lambda: case.heard.marks["alpha"] == {"a": "1"}, 5)
+        await until(lambda: case.heard.marks["alpha"] == {"a": "1"}, seconds=5)
         assert len(case.heard.marks["beta"]) < 200
         case.fleet.detach("beta")
 

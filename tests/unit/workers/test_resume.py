@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from controlplane.adapters.worker_ws import WebSocketWorkers
 from controlplane.workers.fleet import Fleet
 from tests.unit.worker.shelf import SECRET, Served, Shelf
-from tests.unit.workers.heard import ACCEPTED_TOO_LATE, Heard, at, nothing, until
+from tests.unit.workers.heard import ACCEPTED_TOO_LATE, Heard, at, nothing
+from tests.waiting import until
 
 SESSIONS = [f"s{number}" for number in range(6)]
 EVENTS = st.one_of(

@@ -24,7 +24,7 @@ from protocol.workspaces import WorkerState, WorkspaceStatus
 from tests.fakes.engine import FakeContainer, FakeEngine
 from tests.fakes.worker import FakeWorker, FakeWorkers
 from tests.fakes.workspaces import workspace
-from tests.unit.workers.heard import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
