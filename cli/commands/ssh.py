@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,13 +85,23 @@ def connect(client: Client, name: str, more: Sequence[str], command: Sequence[st
 
 def _by_the_agent(name: str) -> tuple[list[str], str]:
     """Options and host where this device is neither on the tailnet nor the agent's machine."""
-    from cli.commands.ssh_config import through_agent
-
     output.note(
         f"{name} does not answer on the tailnet from this device (`perry tailnet join`); ssh goes through the agent, "
         f"with a key of yours in ssh.authorizedKeys. `perry exec -t {name} -- bash` needs none."
     )
     return ["-o", f"ProxyCommand={through_agent(name)}"], name
+
+
+def through_agent(name: str) -> str:
+    """The command that is a connection to a workspace's ssh by way of the agent, as ssh's ProxyCommand takes it."""
+    command = [_program(), "exec", "--stdin", name, "--", "socat", "-", "TCP:localhost:22"]
+    return shlex.join(command).replace("%", "%%")
+
+
+def _program() -> str:
+    """This program, as ssh can call it."""
+    called = Path(sys.argv[0])
+    return str(called.absolute()) if called.name == "perry" and called.exists() else shutil.which("perry") or "perry"
 
 
 def _is_wished(client: Client) -> bool:

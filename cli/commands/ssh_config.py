@@ -1,9 +1,6 @@
 """``perry ssh-config``: workspaces as hosts of plain ssh, VS Code's Remote-SSH, and all else that reads its file."""
 
 import os
-import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +8,7 @@ import click
 
 from cli import output
 from cli.client import Client
-from cli.commands.ssh import host_keys, on_tailnet, published_at
+from cli.commands.ssh import host_keys, on_tailnet, published_at, through_agent
 from cli.config import FOUND
 from cli.errors import CliError
 from cli.ssh_config import Entry, Files, alias, rendered
@@ -108,23 +105,11 @@ def _is_on_the_tailnet(client: Client, workspaces: list[Workspace]) -> bool:
     return not online or any(on_tailnet(each) is not None for each in online)
 
 
-def through_agent(name: str) -> str:
-    """The command that is a connection to a workspace's ssh by way of the agent, as ssh's ProxyCommand takes it."""
-    command = [_program(), "exec", "--stdin", name, "--", "socat", "-", "TCP:localhost:22"]
-    return shlex.join(command).replace("%", "%%")
-
-
 def _checked(host: str) -> str:
     """A name as DNS has them. What an agent says must not become another line of the file."""
     if not host or host.startswith("-") or not set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-"):
         raise CliError(f"The agent gave a tailnet name that is none: {output.clean(host)[:80]!r}.")
     return host
-
-
-def _program() -> str:
-    """This program, as ssh can call it."""
-    called = Path(sys.argv[0])
-    return str(called.absolute()) if called.name == "perry" and called.exists() else shutil.which("perry") or "perry"
 
 
 def _say(files: Files, entries: list[Entry], changed: bool) -> None:

@@ -30,12 +30,16 @@ SHOWN: Final = 400
 """Characters of a tool's input that the log shows."""
 
 
-class Heard(Protocol):
-    """What an agent's output has told so far."""
+class Told(Protocol):
+    """What an agent has told so far."""
 
     session_id: str | None
     last_message: str | None
     failure: str | None
+
+
+class Heard(Told, Protocol):
+    """The same, of an agent that tells it by its output."""
 
     def line(self, line: bytes) -> str:
         """What a line of the output means to a person; empty where nothing."""

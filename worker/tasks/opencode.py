@@ -11,16 +11,14 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from protocol.tasks import TaskState
 from worker import processes
 from worker.opencode.client import PORT, Running, Unusable, call, events, running
 from worker.tasks import record
-
-if TYPE_CHECKING:
-    from worker.tasks.runner import Runner
+from worker.tasks.agents import Told
 
 __all__ = ["Unusable", "work"]
 
@@ -43,11 +41,30 @@ class Heard:
         self.last_message: str | None = None
         self.failure: str | None = None
 
-    def line(self, line: bytes) -> str:
-        raise NotImplementedError("OpenCode tells by events")
+
+class Log(Protocol):
+    """What people read of a task."""
+
+    def write(self, text: str) -> None: ...
 
 
-async def work(runner: "Runner") -> None:
+class Runner(Protocol):
+    """The process that stands around the task; see :class:`worker.tasks.runner.Runner`."""
+
+    folder: Path
+    spec: record.Spec
+
+    @property
+    def log(self) -> Log: ...
+
+    def note(self, **changes: object) -> None: ...
+
+    def end(self, state: TaskState, *, reason: str | None = None, exit_code: int | None = None) -> None: ...
+
+    def heard(self, heard: Told) -> None: ...
+
+
+async def work(runner: Runner) -> None:
     """From the first prompt to the end, written down in the runner's state."""
     spec = runner.spec
     server, killed_before = running(Path.home()), processes.out_of_memory_kills()
@@ -81,7 +98,7 @@ async def work(runner: "Runner") -> None:
         runner.end(TaskState.FAILED, reason=f"The agent failed: {heard.failure[:500]}")
 
 
-async def _follow(runner: "Runner", heard: Heard, stream: AsyncIterator[dict[str, Any]]) -> None:
+async def _follow(runner: Runner, heard: Heard, stream: AsyncIterator[dict[str, Any]]) -> None:
     """Until the session is idle. What it asks of a person makes the task wait."""
     roles: dict[str, str] = {}
     shown: set[str] = set()
@@ -121,7 +138,7 @@ async def _follow(runner: "Runner", heard: Heard, stream: AsyncIterator[dict[str
     raise Unusable("OpenCode's server ended in the middle of the task; dispatch it again.")
 
 
-def _show(runner: "Runner", heard: Heard, part: dict[str, Any], shown: set[str]) -> None:
+def _show(runner: Runner, heard: Heard, part: dict[str, Any], shown: set[str]) -> None:
     """Parts of the agent's messages, once each when they are whole."""
     id_ = str(part.get("id"))
     whole = bool(part.get("time", {}).get("end")) if part.get("type") == "text" else False

@@ -21,7 +21,7 @@ import msgspec
 from protocol.tasks import TaskState
 from worker import processes
 from worker.tasks import agents, opencode, outcome, record
-from worker.tasks.agents import Heard
+from worker.tasks.agents import Heard, Told
 from worker.tasks.record import Spec, State
 
 GRACE_SECONDS: Final = 10.0
@@ -82,7 +82,7 @@ class Runner:
         """Write down how it ended."""
         self.note(state=state, ended=datetime.now(UTC), reason=reason, exit_code=exit_code)
 
-    def heard(self, heard: Heard) -> None:
+    def heard(self, heard: Told) -> None:
         """Write down what is new of what the agent told."""
         message = heard.last_message[: record.MESSAGE_LIMIT] if heard.last_message else None
         if (heard.session_id, message) != (self._state.session_id, self._state.last_message):
