@@ -132,6 +132,8 @@ class Client:
                 f"No Perry agent answers at {self.target.url}; start one with `perry agent run`, "
                 "or name another's with `perry config worker HOST`."
             )
+        if isinstance(reason, BaseException):
+            reason = _reason(reason)
         why = f" ({reason})" if reason else ""
         return NotReachable(
             f"No Perry agent answers at {self.target.url}{why}, which {self.target.source} names; "
@@ -187,7 +189,10 @@ class Client:
         try:
             connection.connect()
         except ssl.SSLError as exc:
-            raise NotReachable(f"{self.target.url} has no certificate that is trusted here: {_reason(exc)}.") from exc
+            raise NotReachable(
+                f"{self.target.url} has no certificate that is trusted here ({_reason(exc)}); "
+                "trust its authority on this device, or mend the address."
+            ) from exc
         except OSError as exc:
             raise self.unreachable(_reason(exc)) from exc
         return connection
@@ -248,6 +253,10 @@ def _reason(exc: BaseException) -> str:
         return "it does not answer in time"
     if isinstance(exc, http.client.IncompleteRead):
         return "it ended in the middle of an answer"
+    if isinstance(exc, http.client.BadStatusLine) and not isinstance(exc, http.client.RemoteDisconnected):
+        return "what answers there is no Perry agent"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return exc.verify_message
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     return str(exc) or type(exc).__name__

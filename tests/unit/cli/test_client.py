@@ -163,3 +163,31 @@ def test_proxies_of_the_environment_are_not_asked(
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     agent.answers["workspaces.list"] = []
     assert perry_("list").exit_code == 0
+
+
+def test_a_server_of_another_kind_is_said(perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("PERRY_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
+            while connection.recv(65536):
+                pass  # Closed with something unread, what was sent could be lost.
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    result = perry_("list")
+    answering.join()
+    listener.close()
+    assert result.exit_code == 3 and "what answers there is no Perry agent" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("list",), ("exec", "alpha", "--", "true")])
+def test_why_nobody_answers_is_said_alike(
+    perry_: Perry, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PERRY_URL", f"http://127.0.0.1:{free_port()}")
+    result = perry_(*command)
+    assert result.exit_code == 3 and "(Connection refused), which PERRY_URL names" in result.stderr
