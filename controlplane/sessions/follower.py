@@ -61,6 +61,7 @@ class Follower:
         self._work = anyio.Event()
         self._damaged = anyio.Event()
         self._waiting = 0
+        self._enough = anyio.Event()
 
     def run_in(self, tasks: TaskGroup) -> None:
         """Where the work is done; before anything is attached."""
@@ -129,6 +130,8 @@ class Follower:
     def _stored(self, size: int) -> None:
         """Messages wait for their turn to enter the full text, or are void."""
         self._waiting += size
+        if self._waiting >= fulltext.BATCH_BYTES:
+            self._enough.set()
         self._work.set()
 
     def damaged(self) -> None:
@@ -220,12 +223,12 @@ class Follower:
         return fulltext.put_in(db, lambda: self._db.hurried)
 
     async def _gather(self) -> None:
-        await anyio.sleep(SETTLED_SECONDS)
         for _ in range(GATHER_TIMES):
-            if self._waiting >= fulltext.BATCH_BYTES or not self._first_reading():
+            with anyio.move_on_after(SETTLED_SECONDS):
+                await self._enough.wait()
+            if self._enough.is_set() or not self._first_reading():
                 break
-            await anyio.sleep(SETTLED_SECONDS)
-        self._waiting = 0
+        self._waiting, self._enough = 0, anyio.Event()
 
     def _first_reading(self) -> bool:
         return any(self._pullers[name].reads_first for name in self._links)

@@ -26,8 +26,8 @@ from protocol.worker import Event, Page, Pages, ReadSession, ReadSessions, Refus
 LANES: Final = 6
 """Pages that are under way at once of sessions that have changed."""
 
-FIRST_LANES: Final = 3
-"""The same of those that are read for the first time: one is read, one is stored, and one is on its way."""
+FIRST_LANES: Final = 4
+"""The same of those that are read for the first time: some are read while others are stored."""
 
 SEVERAL: Final = 32
 """Sessions that are asked for at once then, at most."""
