@@ -30,7 +30,7 @@ SIDECAR_GO_MEMORY = 192 * 1024 * 1024
 """Where Go's collector begins to work hard. Packets under way are buffers of 64 KiB for it, most of each never touched.
 With 160 MiB it ran 230 times in 3.5 GB of iperf3 and took 7 % of the throughput, with 192 it runs 58 times, and 256 is
 no faster (medians of 12 interleaved runs, two cores: 1.39, 1.49, 1.46 Gbit/s; stock tailscaled 1.53). The container
-then holds some 90 MiB, 116 at most; tailscaled, which has no limit, comes to 150, 218 at most."""
+then holds some 95 MiB, 123 at most; tailscaled, which has no limit, comes to 140, 218 at most."""
 
 DOCKER_CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE")
 DOCKER_SECURITY = ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined")
