@@ -21,19 +21,23 @@ _NEARBY: Final = ("/", ".", "~", "file:")
 _SCP_LIKE: Final = re.compile(r"(?:[\w.-]+@)?[A-Za-z0-9][\w.-]*:.+")
 
 
-def elsewhere(changes: str, remotes: str) -> list[str]:
+def elsewhere(changes: str, remotes: str, *, pulled: bool = False) -> list[str]:
     """The commits that a branch was put on and that came from a remote or an address: they are there as well. What came
-    from a folder may be nowhere else, and is not among them. Both are git's answers; nothing in them is trusted."""
+    from a folder may be nowhere else, and is not among them. Both are git's answers; nothing in them is trusted.
+
+    ``pulled``: also what a pull brought that names no source. It may have been a branch of the same repository, so
+    that this is others' work, but not sure to be anywhere else.
+    """
     names = frozenset(remotes.split())
     found: dict[str, None] = {}
     for line in changes.splitlines():
         id_, _, words = line.partition(" ")
-        if _ID.fullmatch(id_) and _came(words, names):
+        if _ID.fullmatch(id_) and _came(words, names, pulled):
             found[id_] = None
     return list(found)
 
 
-def _came(words: str, remotes: frozenset[str]) -> bool:
+def _came(words: str, remotes: frozenset[str], pulled: bool) -> bool:
     if words.startswith(_CREATED):
         made_of = words.removeprefix(_CREATED)
         return made_of.startswith(("refs/remotes/", *(f"{name}/" for name in remotes)))
@@ -41,7 +45,7 @@ def _came(words: str, remotes: frozenset[str]) -> bool:
     verb, *arguments = command.split() or [""]
     source = next((each for each in arguments if not each.startswith("-") and not each.isdecimal()), None)
     if verb == "pull" and how == "Fast-forward":
-        return source is None or _is_elsewhere(source, remotes)
+        return pulled if source is None else _is_elsewhere(source, remotes)
     return verb == "fetch" and source is not None and _is_elsewhere(source, remotes)
 
 

@@ -33,7 +33,7 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         return TaskOutcome(last_message=last_message)
     try:
         now = head(folder)
-        others = _others(folder) if now else []
+        others, sure = _others(folder) if now else ([], [])
         start = _start(folder, base, others)
         commits: tuple[Commit, ...] = ()
         if now is not None and now != start:
@@ -45,7 +45,7 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
             )
         stat = _git(folder, "diff", "--stat=100", start) if start is not None else ""
         status = _git(folder, "status", "--porcelain")
-        elsewhere = ("--not", "--remotes", *others)
+        elsewhere = ("--not", "--remotes", *sure)
         unpushed = _git(folder, "rev-list", "--count", "--branches", "HEAD", *elsewhere) if now else "0"
         return TaskOutcome(
             last_message=last_message,
@@ -58,9 +58,11 @@ def outcome(folder: str, base: str | None, last_message: str | None) -> TaskOutc
         return TaskOutcome(last_message=last_message, unknown=f"git could not say what was left: {exc}")
 
 
-def _others(folder: str) -> list[str]:
-    """Commits of others that a branch was put on since the clone: work that no task did, and that is elsewhere too."""
-    return reflog.elsewhere(_git(folder, *reflog.CHANGES), _git(folder, *reflog.REMOTES))
+def _others(folder: str) -> tuple[list[str], list[str]]:
+    """Commits of others that a branch was put on since the clone: work that no task did; and those of them that are
+    sure to be elsewhere too."""
+    said = _git(folder, *reflog.CHANGES), _git(folder, *reflog.REMOTES)
+    return reflog.elsewhere(*said, pulled=True), reflog.elsewhere(*said)
 
 
 def _start(folder: str, base: str | None, others: list[str]) -> str | None:

@@ -27,8 +27,8 @@ ONE, TWO, THREE = "1" * 40, "2" * 40, "3" * 64
         ("fetch near/by main:near: storing head", False),
         ("fetch -q /tmp/other main:near: storing head", False),
         ("fetch file:///tmp/other main:near: storing head", False),
-        ("pull: Fast-forward", True),
-        ("pull --ff-only: Fast-forward", True),
+        ("pull: Fast-forward", False),
+        ("pull --ff-only: Fast-forward", False),
         ("pull origin main: Fast-forward", True),
         ("pull ../near main: Fast-forward", False),
         ("pull --rebase (finish): returning to refs/heads/main", False),
@@ -41,7 +41,15 @@ def test_what_came_from_elsewhere(words: str, elsewhere: bool) -> None:
     assert reflog.elsewhere(f"{ONE} {words}\n", "origin\nupstream\n") == ([ONE] if elsewhere else [])
 
 
+@pytest.mark.parametrize("words", ["pull: Fast-forward", "pull -q --ff-only: Fast-forward"])
+def test_what_was_pulled_is_others_work_but_not_sure_to_be_elsewhere(words: str) -> None:
+    """It may have been a branch of the same repository."""
+    assert reflog.elsewhere(f"{ONE} {words}\n", "origin") == []
+    assert reflog.elsewhere(f"{ONE} {words}\n", "origin", pulled=True) == [ONE]
+    assert reflog.elsewhere(f"{ONE} pull ../near main: Fast-forward\n", "origin", pulled=True) == []
+
+
 def test_each_is_named_once_and_nothing_that_is_no_commit() -> None:
-    log = f"{TWO} fetch origin a:b: storing head\n{TWO} pull: Fast-forward\n{THREE} pull: Fast-forward\n"
-    log += "--all fetch origin a:b: storing head\n" + "1" * 41 + " pull: Fast-forward\n"
+    log = f"{TWO} fetch origin a:b: storing head\n{TWO} pull origin: Fast-forward\n{THREE} pull origin: Fast-forward\n"
+    log += "--all fetch origin a:b: storing head\n" + "1" * 41 + " pull origin: Fast-forward\n"
     assert reflog.elsewhere(log, "origin") == [TWO, THREE]
