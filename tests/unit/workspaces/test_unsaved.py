@@ -1,10 +1,11 @@
-"""What would be lost with a workspace, on real repositories: nobody deletes what is nowhere else without being asked."""
+"""What would be lost with a workspace, on real repositories: what is nowhere else goes only where that is wished."""
 
 import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import pytest
 
 from controlplane.errors import Conflict
@@ -39,7 +40,7 @@ class Home:
         self.git("commit", "-q", "--allow-empty", "-m", subject)
 
     async def run(self, _container: FakeContainer, command: Sequence[str], _stdin: bytes) -> ExecOutput:
-        ran = subprocess.run(command, cwd=self.folder, env=self._env, capture_output=True, check=False)
+        ran = await anyio.run_process(command, cwd=self.folder, env=self._env, check=False)
         return ExecOutput(exit_code=ran.returncode, stdout=ran.stdout, stderr=ran.stderr)
 
 
