@@ -154,10 +154,14 @@ class Checkout:
             await self._must(container, [*git, "config", "--remove-section", "remote.origin"], "forget the bundle")
 
     async def unsaved(self, container: str) -> UnsavedWork:
-        """What is committed nowhere or pushed nowhere, in all repositories up to three folders below home."""
+        """What is committed nowhere or pushed nowhere, in all repositories up to three folders below home.
+
+        A repository that git refuses (not the user's, broken) may have something: ``unknown`` names it.
+        """
         find = ["find", HOME, "-maxdepth", "4", "-name", ".git", "-not", "-path", f"{HOME}/.*/*", "-prune"]
         uncommitted: list[str] = []
         unpushed: list[str] = []
+        unknown: str | None = None
         try:
             with anyio.fail_after(LOOK_SECONDS):
                 found = (await self._run(container, [*find, "-print"])).stdout.decode(errors="replace").splitlines()
@@ -165,12 +169,14 @@ class Checkout:
                     label = folder.removeprefix(f"{HOME}/")
                     git = ["git", "-c", "core.fsmonitor=false", "-C", folder]
                     status = await self._run(container, [*git, "status", "--porcelain"])
+                    if status.exit_code != 0:
+                        unknown = f"git cannot look into {_clean(label)}."
                     uncommitted += _lines(label, status)
                     unpushed += _lines(label, await self._unpushed(container, git))
                     unpushed += _lines(label, await self._run(container, [*git, "stash", "list"]))
         except TimeoutError:
-            return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed, unknown="Looking took too long.")
-        return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed)
+            unknown = "Looking took too long."
+        return UnsavedWork(uncommitted=uncommitted, unpushed=unpushed, unknown=unknown)
 
     async def _unpushed(self, container: str, git: list[str]) -> ExecOutput:
         """Commits that no remote has, and that did not come from elsewhere either, one a line."""
@@ -180,7 +186,8 @@ class Checkout:
             return found
         said = [await self._run(container, [*git, *question]) for question in (reflog.CHANGES, reflog.REMOTES)]
         others = reflog.elsewhere(*(each.stdout.decode(errors="replace") for each in said))
-        return await self._run(container, [*commits, *others]) if others else found
+        rest = await self._run(container, [*commits, *others]) if others else found
+        return rest if rest.exit_code == 0 else found
 
     async def _run(self, container: str, command: list[str]) -> ExecOutput:
         return await self._engine.exec(container, command, user=USER, cwd=HOME, env=GIT_ENV, limit=1 << 16)

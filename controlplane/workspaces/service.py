@@ -346,10 +346,11 @@ class Workspaces:
         else:
             work = await self._checkout.unsaved(self._pods.names(name).workspace)
         if work.uncommitted or work.unpushed or work.unknown:
+            how = "See in the workspace" if workspace is not None and workspace.running else "Start it to see"
             raise Conflict(
                 f"{name!r} has work that would be lost; save it, or delete with --force."
                 if work.unknown is None
-                else f"{work.unknown} Start it to see what would be lost, or delete with --force.",
+                else f"{work.unknown} {how} what would be lost, or delete with --force.",
                 data=work,
             )
 

@@ -82,3 +82,34 @@ async def test_what_was_pulled_from_a_branch_next_to_it_is_nowhere_else(agent: A
     assert "pull" in home.git("reflog", "-1", "feature")
     (line,) = (await lost(agent))[1].unpushed
     assert line.endswith(" Mine")
+
+
+async def test_a_repository_that_git_refuses_may_have_something_to_lose(agent: Agent, home: Home) -> None:
+    (home.project / ".git" / "index").write_bytes(b"broken")
+    message, work = await lost(agent)
+    assert work.unknown == "git cannot look into alpha."
+    assert (
+        message.startswith("git cannot look into alpha. See in the workspace what would be lost")
+        and "--force" in message
+    )
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+
+
+async def test_a_repository_without_commits_has_nothing_to_lose(agent: Agent, home: Home) -> None:
+    empty = home.folder / "beta"
+    home.git("init", "-q", str(empty))
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha"))
+
+
+async def test_what_git_can_no_longer_tell_apart_counts(agent: Agent, home: Home) -> None:
+    home.git("fetch", "-q", "origin", "main:theirs")
+    home.commit("Mine")
+
+    async def run(container: FakeContainer, command: Sequence[str], stdin: bytes) -> ExecOutput:
+        if len(command[-1]) == 40:
+            return ExecOutput(exit_code=128, stdout=b"", stderr=b"fatal: bad object")
+        return await home.run(container, command, stdin)
+
+    agent.engine.command = run
+    (line,) = (await lost(agent))[1].unpushed
+    assert line.endswith(" Mine")
