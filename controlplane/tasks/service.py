@@ -11,6 +11,7 @@ import msgspec
 from controlplane import cursors
 from controlplane.errors import (
     Conflict,
+    EngineUnavailable,
     InvalidInput,
     NotFound,
     NotReady,
@@ -103,6 +104,8 @@ class TaskService:
             workspace = await self._workspaces.get(name)
         except NotFound as exc:
             raise NotFound(f"{exc.message.rstrip('.')}; `--create` makes it for the task.") from exc
+        except EngineUnavailable:
+            return  # The task waits for Docker, and its turn sees how the workspace is.
         if workspace.deleting:
             raise Conflict(f"The workspace {name!r} is being deleted; choose another.")
         if workspace.status is WorkspaceStatus.STOPPED and not wanted.start:
@@ -116,7 +119,7 @@ class TaskService:
             return
         try:
             there = (await self._workspaces.get(name)).repo
-        except NotFound:
+        except (NotFound, EngineUnavailable):
             return
         if there is None or not same(there, wanted.clone):
             has = "without a repository" if there is None else f"with {there}"

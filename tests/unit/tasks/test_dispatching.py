@@ -1,0 +1,27 @@
+"""What is looked at when a task is dispatched, and what is left to its turn."""
+
+from controlplane.errors import EngineUnavailable
+from protocol.tasks import TaskState
+from protocol.workspaces import Workspace
+from tests.unit.tasks.conftest import Scene
+
+CLONE = "https://example.com/you/one.git"
+
+
+async def test_while_docker_is_away_tasks_are_taken(scene: Scene) -> None:
+    """They wait for it: with what runs there, and where a repository is to be the right one."""
+
+    async def away(name: str) -> Workspace:
+        scene.workspaces.must_exist(name)
+        raise EngineUnavailable("Docker does not answer.")
+
+    scene.running("alpha")
+    get, scene.workspaces.get = scene.workspaces.get, away  # type: ignore[method-assign]
+    plain = await scene.dispatch()
+    with_clone = await scene.dispatch("beta", create=True, clone=CLONE)
+    there = await scene.dispatch("alpha", create=True, clone=CLONE)
+    scene.workspaces.get = get  # type: ignore[method-assign]
+    async with scene.at_work():
+        await scene.until(plain.id, TaskState.RUNNING)
+        await scene.until(with_clone.id, TaskState.RUNNING)
+    assert (await scene.service.get(there.id)).workspace == "alpha"
