@@ -89,6 +89,8 @@ class TaskService:
         before its turn has come.
         """
         must_make_sense(wanted)
+        if wanted.key is not None and (before := self._store.of_key(wanted.key)) is not None:
+            return state.shown(before)
         if not wanted.create:
             await self._must_take(wanted)
         elif not own:

@@ -27,8 +27,8 @@ class Store:
     def add(self, id_: str, workspace: str, wishes: Wishes, text: str, key: str | None, now: datetime) -> Record:
         """A new task, queued; or the one that this key has made before."""
         with self._db.transaction():
-            if key is not None and (before := self._select("key = ?", (key,))):
-                return before[0]
+            if key is not None and (before := self.of_key(key)) is not None:
+                return before
             self._db.run(
                 "INSERT INTO tasks (id, key, workspace, request, text, state, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (id_, key, workspace, msgspec.json.encode(wishes).decode(), text, TaskState.QUEUED, _time(now)),
@@ -38,6 +38,10 @@ class Store:
     def get(self, id_: str) -> Record | None:
         found = self._select("id = ?", (id_,))
         return found[0] if found else None
+
+    def of_key(self, key: str) -> Record | None:
+        """The task that this key has made before."""
+        return next(iter(self._select("key = ?", (key,))), None)
 
     def text(self, id_: str) -> str:
         """All of a task's text."""

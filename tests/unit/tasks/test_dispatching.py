@@ -25,3 +25,13 @@ async def test_while_docker_is_away_tasks_are_taken(scene: Scene) -> None:
         await scene.until(plain.id, TaskState.RUNNING)
         await scene.until(with_clone.id, TaskState.RUNNING)
     assert (await scene.service.get(there.id)).workspace == "alpha"
+
+
+async def test_a_key_that_was_used_gives_its_task_whatever_has_become_of_the_workspace(scene: Scene) -> None:
+    scene.running("alpha")
+    first = await scene.dispatch(key="k")
+    made = await scene.dispatch("beta", create=True, clone=CLONE, key="made")
+    del scene.workspaces.there["alpha"]
+    scene.running("beta")  # Without that repository.
+    assert (await scene.dispatch(key="k")).id == first.id
+    assert (await scene.dispatch("beta", create=True, clone=CLONE, key="made")).id == made.id
