@@ -113,7 +113,8 @@ class SessionsDatabase:
                 await anyio.to_thread.run_sync(self._checkpoint)
                 # The rest, which came meanwhile: only when there is none is the log begun anew.
                 await anyio.to_thread.run_sync(self._checkpoint, limiter=self._writing)
-            except PerryError as exc:
+            except (PerryError, OSError) as exc:
+                # OSError: the file was moved, or cannot be written to.
                 log.warning("%s grows: %s", self.path, exc)
                 await anyio.sleep(30)
             await anyio.sleep(0.5)

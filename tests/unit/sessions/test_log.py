@@ -41,3 +41,21 @@ async def test_the_log_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     assert await database.read(count) == written
     database.close()
+
+
+async def test_a_file_that_cannot_be_opened_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "WAL_BYTES", 0)
+    database = SessionsDatabase(tmp_path / "sessions.db")
+
+    def refuse(*_: object, **__: object) -> sqlite3.Connection:
+        raise PermissionError("Read-only file system")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.keep_short)
+        monkeypatch.setattr(database, "_connect", refuse)
+        await database.write(lambda db: db.execute("INSERT INTO messages VALUES (1, '', '', 0, '', '')"))
+        await until(lambda: "grows: Read-only file system" in caplog.text, "it is said")
+        tasks.cancel_scope.cancel()
+    database.close()
