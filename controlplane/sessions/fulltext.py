@@ -58,7 +58,7 @@ class Scope(msgspec.Struct, frozen=True):
     agent: str | None = None
 
 
-def put_in(db: sqlite3.Connection, hurried: Callable[[], bool] = bool) -> bool:
+def put_in(db: sqlite3.Connection, hurried: Callable[[], bool]) -> bool:
     """Some of the messages that wait enter the full text: few where others are ``hurried``. Whether more wait."""
     void, entries = _waiting(db, hurried)
     done = size = 0
