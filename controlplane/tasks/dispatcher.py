@@ -275,6 +275,8 @@ class Dispatcher:
         else:
             if wishes.own and made_for != record.id:
                 raise Conflict(state.made_meanwhile(name))
+            if wishes.clone and made_for != record.id and (why := state.other_repository(workspace, wishes.clone)):
+                raise Conflict(why)
             if workspace.status is WorkspaceStatus.RUNNING and not (wishes.clone and _lacks_clone(workspace)):
                 return
             if workspace.status is WorkspaceStatus.STOPPED and not wishes.start:

@@ -25,7 +25,7 @@ from controlplane.ports import WorkerLink
 from controlplane.tasks import state
 from controlplane.tasks.state import Record
 from controlplane.tasks.store import Store
-from controlplane.workspaces.repository import same, valid_branch, valid_clone
+from controlplane.workspaces.repository import valid_branch, valid_clone
 from protocol.tasks import (
     ENDED,
     TASK_LIMIT,
@@ -114,18 +114,14 @@ class TaskService:
             raise NotReady(f"The workspace {name!r} is stopped; `perry start {name}` starts it, or add `--start`.")
 
     async def _must_be_a_clone(self, wanted: DispatchTask) -> None:
-        """Where the workspace exists already, its repository is to be the one that was asked for: an agent would set to
-        work on another one. What is sent from a folder is not compared."""
-        name = wanted.workspace
-        if wanted.clone is None or wanted.clone.startswith("upload:"):
+        if wanted.clone is None:
             return
         try:
-            there = (await self._workspaces.get(name)).repo
+            workspace = await self._workspaces.get(wanted.workspace)
         except (NotFound, EngineUnavailable):
             return
-        if there is None or not same(there, wanted.clone):
-            has = "without a repository" if there is None else f"with {there}"
-            raise Conflict(f"The workspace {name!r} exists already, {has}; choose another name, or leave --clone out.")
+        if (why := state.other_repository(workspace, wanted.clone)) is not None:
+            raise Conflict(why)
 
     async def list(self, wanted: ListTasks) -> Tasks:
         """A page, the newest first."""

@@ -13,8 +13,10 @@ import msgspec
 
 from controlplane.quoting import clean, hexadecimal, quoted
 from controlplane.tasks.paragraph import count
+from controlplane.workspaces.repository import UPLOADED, same
 from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
+from protocol.workspaces import Workspace
 
 SHOWN = 400
 """Characters of a task's text that lists show."""
@@ -173,6 +175,15 @@ def made_meanwhile(workspace: str) -> str:
         f"The workspace {workspace!r} was made meanwhile by somebody else, so nothing was done in it; give the item "
         "another --name, or let it work in what is there with --reuse."
     )
+
+
+def other_repository(workspace: Workspace, clone: str) -> str | None:
+    """Why a task that is to work in a clone of that does not begin in a workspace that is there: an agent would set to
+    work on something else. None where it is a clone of that. What is sent from a folder is not compared."""
+    if clone.startswith(UPLOADED) or (workspace.repo is not None and same(workspace.repo, clone)):
+        return None
+    has = "without a repository" if workspace.repo is None else f"with {workspace.repo}"
+    return f"The workspace {workspace.name!r} exists already, {has}; choose another name, or leave --clone out."
 
 
 def ended(record: Record, state: TaskState, reason: str | None, now: datetime) -> Record:

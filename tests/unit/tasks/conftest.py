@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 import anyio
+import msgspec
 import pytest
 
 from controlplane.db import Database
@@ -98,7 +99,7 @@ class FakeWorkspaces:
         self.stopped.discard(wanted.name)
         if wanted.name not in self.there:
             self.tasks[wanted.name] = made_for
-        self.there[wanted.name] = workspace(wanted.name)
+        self.there[wanted.name] = msgspec.structs.replace(workspace(wanted.name), repo=wanted.clone)
         if self.workers is not None:
             self.workers.attach(wanted.name)
         return self.there[wanted.name]
