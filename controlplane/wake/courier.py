@@ -123,13 +123,15 @@ class Courier:
         """Try again what was refused for the sake of a token: there may be another."""
         name = self.target.name
         self._outbox.reopen("status IN (401, 403) AND gateway = ?", (name,), gateways=[name], default=name)
+        self._refused = None
 
     def hurry(self) -> None:
-        """Try now, whatever failed before."""
+        """Try now, whatever failed before; with what was refused for the sake of a token, be it another now or not."""
         self.trouble.hurry()
-        self._refused = None
         self._lanes.now()
         self._wanted.set()
+        if self._refused is not None:
+            self.reopen_refused()
 
     def close(self) -> None:
         """Begin nothing more; what is under way has a moment."""
@@ -174,7 +176,6 @@ class Courier:
         came after it."""
         with contextlib.suppress(NotReady):
             if fingerprint(read_secret(self._token_file)) != self._refused:
-                self._refused = None
                 self.reopen_refused()
                 return 0.0
         return TOKEN_SECONDS

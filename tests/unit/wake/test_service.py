@@ -222,6 +222,31 @@ async def test_a_wrong_token_is_told_once_and_a_new_one_counts_by_itself(
     assert wakes.gateways()[0].problem is None
 
 
+@pytest.mark.parametrize("mended", ["token", "gateway"])
+async def test_a_test_that_is_taken_brings_what_was_refused_before(
+    wakes: WakeService, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mended: str
+) -> None:
+    """Whether another token is there, or the gateway takes the old one now; before the token's file is looked at."""
+    monkeypatch.setattr("controlplane.wake.courier.TOKEN_SECONDS", 600.0)
+    wrong, right = "wrong-" * 8, gateway.token
+    (tmp_path / "token-0").write_text(wrong)
+    async with running(wakes):
+        ids = [await wakes.wake(f"wake {number}", workspace="alpha") for number in range(3)]
+        await until(lambda: state(wakes, ids[0]) == "rejected")
+        # One that is refused brings no others.
+        assert (await wakes.test(TestWake())).state == "rejected"
+        await anyio.sleep(0.3)
+        assert len(gateway.heard) == 2
+        if mended == "token":
+            (tmp_path / "token-0").write_text(right)
+        else:
+            gateway.token = wrong
+        assert (await wakes.test(TestWake())).state == "delivered"
+        await until(lambda: all(state(wakes, id_) == "delivered" for id_ in ids))
+    shown = [text.rpartition("] ")[2] for text in gateway.told if "a test of" not in text]
+    assert shown == ["wake 0", "wake 1", "wake 2"]
+
+
 async def test_a_token_that_others_can_read_is_not_used(wakes: WakeService, gateway: Gateway, tmp_path: Path) -> None:
     (tmp_path / "token-0").chmod(0o644)
     async with running(wakes):
