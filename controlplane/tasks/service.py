@@ -54,6 +54,10 @@ class Workspaces(Protocol):
 
     async def get(self, name: str) -> Workspace: ...
 
+    def must_exist(self, name: str) -> None: ...
+
+    def is_stopped(self, name: str) -> bool: ...
+
 
 class Dispatcher(Protocol):
     """What lets tasks go on; see :class:`controlplane.tasks.dispatcher.Dispatcher`."""
@@ -155,7 +159,7 @@ class TaskService:
                     ReadTaskLog(id=record.id, offset=wanted.offset, limit=wanted.limit)
                 )
         except WorkerUnavailable as exc:
-            if await self._is_gone(record):
+            if self._is_gone(record):
                 raise NotFound(
                     f"The workspace {record.workspace!r} is gone, and with it what the task printed; "
                     f"`perry tasks result {record.id}` shows what it has left."
@@ -165,9 +169,9 @@ class TaskService:
             raise WorkerError(f"The worker of {record.workspace!r} answered something else; `perry sync` mends it.")
         return TaskLogs(text=found.text, offset=found.offset, next=found.next, size=found.size, ended=record.over)
 
-    async def _is_gone(self, record: Record) -> bool:
+    def _is_gone(self, record: Record) -> bool:
         try:
-            await self._workspaces.get(record.workspace)
+            self._workspaces.must_exist(record.workspace)
         except NotFound:
             return True
         return False
@@ -231,7 +235,7 @@ class TaskService:
             with _patience(record.workspace):
                 found = await self._link(record.workspace).ask(ReadOutcome(id=record.id))
         except (WorkerError, TookTooLong) as exc:
-            if isinstance(exc, WorkerUnavailable) and await self._is_gone(record):
+            if isinstance(exc, WorkerUnavailable) and self._is_gone(record):
                 return TaskOutcome(
                     unknown=f"The workspace {record.workspace!r} is gone, and with it what was left there."
                 )

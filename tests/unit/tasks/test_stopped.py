@@ -5,8 +5,9 @@ import msgspec
 import pytest
 
 from controlplane.db import Database
+from controlplane.errors import EngineUnavailable
 from protocol.tasks import RemoveWhen, TaskState
-from protocol.workspaces import DeleteWorkspace, WorkspaceStatus
+from protocol.workspaces import DeleteWorkspace, Workspace, WorkspaceStatus
 from tests.unit.tasks.conftest import Scene, workspace
 from tests.waiting import until
 
@@ -18,6 +19,10 @@ def stop(scene: Scene, name: str) -> None:
     scene.workspaces.there[name] = workspace(name, WorkspaceStatus.STOPPED)
     scene.workspaces.stopped.add(name)
     scene.dispatcher.workspace_changed(scene.workspaces.there[name])
+
+
+async def away(name: str) -> Workspace:
+    raise EngineUnavailable("Docker does not answer.")
 
 
 async def test_a_task_whose_workspace_is_stopped_has_failed(scene: Scene) -> None:
@@ -139,7 +144,10 @@ async def test_the_workspace_that_was_made_for_it_or_for_another_goes(scene: Sce
         assert (await scene.settled(task.id)).removal == "deleted"
 
 
-async def test_what_was_left_goes_with_its_workspace_and_that_is_said(scene: Scene) -> None:
+async def test_what_was_left_goes_with_its_workspace_and_that_is_said(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while Docker is away."""
     scene.running("alpha")
     async with scene.at_work():
         task = await scene.dispatch()
@@ -148,6 +156,7 @@ async def test_what_was_left_goes_with_its_workspace_and_that_is_said(scene: Sce
         await scene.settled(task.id)
         stopped = (await scene.service.result(task.id)).unknown
         await scene.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+        monkeypatch.setattr(scene.workspaces, "get", away)
         gone = (await scene.service.result(task.id)).unknown
     assert stopped is not None and "not there" in stopped
     assert gone == "The workspace 'alpha' is gone, and with it what was left there."
