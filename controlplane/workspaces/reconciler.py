@@ -132,6 +132,7 @@ class Reconciler:
             await self._prepare_machine()
             await self._adopt()
             pods = await self._workspaces.look(tell=True)
+            self._forget_retries()
             for record in self._store.all():
                 if not self._jobs.busy(record.name):
                     await self._bring_together(record.name, pods.get(record.name, Pod()))
@@ -228,6 +229,12 @@ class Reconciler:
         self._retries[name] = (tried + 1, time.monotonic() + pause)
         return True
 
+    def _forget_retries(self) -> None:
+        """Of those that are gone: a new one of that name has failed at nothing yet."""
+        noted = {each for record in self._store.all() for each in (record.name, _joining(record.name))}
+        for each in self._retries.keys() - noted:
+            del self._retries[each]
+
     async def _recover_node(self, record: Record) -> None:
         """Record a node that joined late, and enrol one that has no key to join with, or was deleted behind our back.
 
@@ -236,7 +243,8 @@ class Reconciler:
         if not self._tailnet.joins or record.tailnet != self._store.tailnet:
             return
         status = self._sidecars.status(record.name)
-        if status is not None and status.state == "running" and status.node_id and status.node_id != record.node_id:
+        joined = status is not None and status.state == "running"
+        if status is not None and joined and status.node_id and status.node_id != record.node_id:
             self._store.set_node(record.name, status.node_id)
             self._store.set_key(record.name, None)
             self._retries.pop(_joining(record.name), None)
@@ -247,15 +255,18 @@ class Reconciler:
                 log.info("workspace %s joins the tailnet, which could not be had at its start", record.name)
                 self._workspaces.start_now(record)
             return
-        if not self._tailnet.manages:
-            return
         try:
-            gone = record.node_id is not None and await self._is_gone(record.node_id, record.name)
+            manages = self._tailnet.manages and record.node_id is not None
+            gone = manages and await self._is_gone(record.node_id or "", record.name)
         except TailnetError:
             return
-        if gone and self._may_try(record.name):
-            log.warning("the node of workspace %s is gone from the tailnet; it joins anew", record.name)
-            self._workspaces.start_now(record)
+        if gone:
+            # A sidecar may say for a while yet that it runs. That it starts is no sign that it joins.
+            if self._may_try(_joining(record.name)):
+                log.warning("the node of workspace %s is gone from the tailnet; it joins anew", record.name)
+                self._workspaces.start_now(record)
+        elif joined:
+            self._retries.pop(_joining(record.name), None)
 
     async def _is_gone(self, node_id: str, name: str) -> bool:
         for seconds in (NODES_SECONDS, time.monotonic() - self._began):

@@ -113,6 +113,36 @@ async def test_a_node_that_was_deleted_on_the_tailnet_joins_anew(agent: Agent) -
     assert len(await agent.tailnet.nodes()) == 1
 
 
+async def test_one_whose_node_is_gone_and_that_cannot_join_is_tried_with_pauses(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.workspaces.startup.JOIN_SECONDS", 0.05)
+    before = await agent.workspaces.start(StartWorkspace(name="alpha"))
+    (node,) = await agent.tailnet.nodes()
+    await agent.tailnet.delete_node(node.id)
+    agent.pods.sidecar_joins = False
+    assert before.startup is not None
+    for _ in range(3):
+        await agent.settle()
+    after = (await agent.workspaces.get("alpha")).startup
+    assert after is not None and after.attempt == before.startup.attempt + 1
+    # When the pause is over it is tried again, and what has joined may be tried at once the next time.
+    agent.pods.sidecar_joins = True
+    agent.reconciler._retries["join alpha"] = (1, 0.0)
+    await agent.settle()
+    assert [node.name for node in await agent.tailnet.nodes()] == ["alpha"]
+    await agent.settle()
+    assert "join alpha" not in agent.reconciler._retries
+
+
+async def test_a_new_one_of_a_name_has_failed_at_nothing_yet(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    agent.reconciler._retries.update({"alpha": (5, 1e12), "join alpha": (5, 1e12)})
+    await agent.workspaces.delete(DeleteWorkspace(name="alpha", force=True))
+    await agent.settle()
+    assert not agent.reconciler._retries
+
+
 async def test_one_that_got_no_key_at_its_start_joins_when_the_coordinator_is_back(agent: Agent) -> None:
     agent.tailnet.away = True
     with pytest.MonkeyPatch.context() as patch:
