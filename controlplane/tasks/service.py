@@ -194,7 +194,7 @@ class TaskService:
         record = self._must_exist(id_)
         if record.state is TaskState.QUEUED:
             self._end(record, None)
-        elif not record.over and await self._is_stopped(record.workspace):
+        elif not record.over and (self._is_gone(record) or self._workspaces.is_stopped(record.workspace)):
             # Nothing of it runs any more, and its worker is not there to say so.
             self._end(record, f"The workspace {record.workspace!r} was stopped while the task was running.")
         elif not record.over:
@@ -207,12 +207,6 @@ class TaskService:
     def _end(self, record: Record, reason: str | None) -> None:
         self._dispatcher.changed(state.ended(record, TaskState.CANCELLED, reason, datetime.now(UTC)))
         self._dispatcher.nudge()
-
-    async def _is_stopped(self, workspace: str) -> bool:
-        try:
-            return (await self._workspaces.get(workspace)).status is WorkspaceStatus.STOPPED
-        except NotFound:
-            return True
 
     async def result(self, id_: str) -> TaskResult:
         """What a task left: as it was at its end, or, while it goes on, as it is now."""

@@ -341,6 +341,9 @@ async def test_cancelling_what_was_stopped_with_its_workspace(scene: Scene) -> N
         await scene.until(task.id, TaskState.RUNNING)
         scene.workers.detach("alpha")
         scene.has("alpha", WorkspaceStatus.STOPPED)
+        with pytest.raises(WorkerUnavailable):  # It may restart: then its worker is asked, and ends what runs.
+            await scene.service.cancel(task.id)
+        scene.workspaces.stopped.add("alpha")
         cancelled = await scene.service.cancel(task.id)
         assert cancelled.state is TaskState.CANCELLED and "was stopped" in (cancelled.reason or "")
         again = scene.running("alpha")
