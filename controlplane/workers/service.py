@@ -25,6 +25,9 @@ CALM_SECONDS = 0.5
 
 COMES_UP_SECONDS = 15.0
 LOOK_SECONDS = 60.0
+RENEWED_SECONDS = 5.0
+"""Until a worker that was not heard a moment ago is brought anew: it may still load itself."""
+
 OTHER_COMES_UP_SECONDS = 5.0
 NONE_COMES_UP_SECONDS = 1.5
 """Where the image has another version, or none: what was brought into the container before is waited for."""
@@ -135,7 +138,10 @@ class WorkerService:
         if wanted is None:
             raise NotReady("There is no image perry/worker to take the worker from; `perry agent build` makes it.")
         self.fleet.follow(workspace)
-        place = await self._connected(workspace, 2.0)
+        if (place := self.fleet.place(workspace)) is not None and place.link is None:
+            # After a start it is left alone for a moment.
+            self.fleet.dial_now(workspace)
+        place = await self._connected(workspace, RENEWED_SECONDS)
         if place is not None and place.version == wanted:
             return None
         await self._put_secret(workspace)

@@ -216,6 +216,18 @@ async def test_sync_renews_another_version_and_its_secret(case: Case) -> None:
     assert [each.name for each in (case.folder / "worker").iterdir()] == ["2.tar.gz"]
 
 
+async def test_sync_just_after_a_start_dials_one_that_is_left_alone(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "CALM_SECONDS", 3600.0)
+    enough = anyio.Event()
+    enough.set()
+    case.comes_up()
+    assert await case.attend(enough=enough) == "It is coming up."
+    assert await case.service.renew("alpha", "alpha") is None
+    assert case.installed == [] and case.changed == ["alpha"]
+
+
 async def test_images_that_are_built_meanwhile_are_noticed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "LOOK_SECONDS", 0.01)
     case.comes_up()
