@@ -409,7 +409,10 @@ class Workspaces:
     def is_stopped(self, name: str) -> bool:
         """Whether somebody had it stopped, and that is done. A restart of it, or of Docker, does not count."""
         record = self._store.get(name)
-        return record is not None and record.desired is Desired.STOPPED and not self._jobs.busy(name)
+        if record is None or record.desired is not Desired.STOPPED or self._jobs.busy(name):
+            return False
+        container = self._seen.get(name, Pod()).workspace
+        return container is None or not container.running
 
     def made_for(self, name: str) -> str | None:
         """The id of the task that it was made for; None where a person asked for it. NotFound."""

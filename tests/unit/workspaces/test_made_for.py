@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from controlplane.errors import Conflict, NotFound
+from controlplane.errors import Conflict, EngineError, NotFound
 from protocol.workspaces import CloneWorkspace, DeleteWorkspace, StartWorkspace
 from tests.unit.workspaces.conftest import Agent
 
@@ -72,3 +72,19 @@ async def test_only_what_somebody_stopped_is_stopped(agent: Agent) -> None:
     assert agent.workspaces.is_stopped("alpha") and not agent.workspaces.is_stopped("beta")
     await agent.workspaces.start(StartWorkspace(name="alpha"))
     assert not agent.workspaces.is_stopped("alpha")
+
+
+async def test_what_docker_did_not_stop_is_not_stopped(agent: Agent) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+    stop = agent.engine.stop
+
+    async def fails(container: str, seconds: int = 10) -> None:
+        raise EngineError(f"Docker could not stop container {container}.")
+
+    agent.engine.stop = fails  # type: ignore[method-assign]
+    with pytest.raises(EngineError):
+        await agent.workspaces.stop("alpha")
+    assert not agent.workspaces.is_stopped("alpha")
+    agent.engine.stop = stop  # type: ignore[method-assign]
+    await agent.workspaces.stop("alpha")
+    assert agent.workspaces.is_stopped("alpha")
