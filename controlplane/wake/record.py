@@ -76,14 +76,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def in_one_request(records: Sequence[Record], most: int) -> list[Record]:
-    """Those, from the first on, that may go in one request: into the assistant's main session, and with no more text
-    than one wake may have. One at least."""
+    """Those that may go in one request with the first: into the assistant's main session, and with no more text than
+    one wake may have. One that may not waits, and what follows it in its lane; the other lanes go on."""
     chosen, size = [records[0]], len(records[0].whole_text.encode())
-    for record in records[1:most]:
-        size += len(record.whole_text.encode()) + 1
-        if records[0].isolated or record.isolated or size > TEXT_LIMIT:
+    held: set[str] = set()
+    for record in records[1:]:
+        if records[0].isolated or len(chosen) >= most:
             break
-        chosen.append(record)
+        more = len(record.whole_text.encode()) + 1
+        if record.lane in held or record.isolated or size + more > TEXT_LIMIT:
+            held.add(record.lane)
+        else:
+            chosen.append(record)
+            size += more
     return chosen
 
 

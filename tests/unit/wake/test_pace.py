@@ -121,10 +121,10 @@ def test_lanes_give_several_in_turn() -> None:
     assert Lanes().several(0.0, 9) == []
 
 
-def record(number: int, text: str = "x", session: SessionTarget = SessionTarget.MAIN) -> Record:
+def record(number: int, text: str = "x", session: SessionTarget = SessionTarget.MAIN, lane: str = "") -> Record:
     at = datetime(2026, 11, 21, tzinfo=UTC)
     return Record(
-        number=number, id=f"w-{number}", lane="", text=text, mode="now", gateway="g", state=WakeState.QUEUED,
+        number=number, id=f"w-{number}", lane=lane, text=text, mode="now", gateway="g", state=WakeState.QUEUED,
         created=at, since=at, attempts=0, session=session,
     )  # fmt: skip
 
@@ -138,6 +138,28 @@ def record(number: int, text: str = "x", session: SessionTarget = SessionTarget.
         ([record(1), record(2, session=SessionTarget.ISOLATED), record(3)], 9, [1]),
         ([record(1, "x" * TEXT_LIMIT), record(2)], 9, [1]),
         ([record(1), record(2, "é" * (TEXT_LIMIT // 2)), record(3)], 9, [1]),
+        # One that cannot go with them holds up its own lane alone.
+        (
+            [
+                record(1, lane="a"),
+                record(2, "x" * TEXT_LIMIT, lane="b"),
+                record(3, lane="c"),
+                record(4, lane="a"),
+                record(5, lane="b"),
+                record(6, lane="c"),
+                record(7, lane="b"),
+            ],
+            9,
+            [1, 3, 4, 6],
+        ),
+        (
+            [record(1, lane="a"), record(2, "x" * TEXT_LIMIT, lane="b"), record(3, lane="c"), record(4, lane="a")],
+            2,
+            [1, 3],
+        ),
+        ([record(1, lane="a"), record(2, session=SessionTarget.ISOLATED, lane="b"), record(3, lane="c")], 9, [1, 3]),
+        ([record(1, session=SessionTarget.ISOLATED, lane="a"), record(2, lane="b")], 9, [1]),
+        ([record(1, "x" * TEXT_LIMIT, lane="a"), record(2, lane="b"), record(3, lane="c")], 9, [1]),
     ],
 )
 def test_what_may_go_in_one_request(records: list[Record], most: int, chosen: list[int]) -> None:
