@@ -11,8 +11,9 @@ from worker.ports import Handler, Part, RequestRefused
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8
-"""Questions of one control plane that are answered side by side."""
+AT_ONCE = 16
+"""Questions of one control plane that are answered side by side: more than the pages that it asks for at once, so that
+nothing else waits for those."""
 
 SECONDS = 120.0
 """How long an answer may take."""

@@ -13,6 +13,7 @@ from controlplane.sessions.pulling import FIRST_LANES, LANES, SEVERAL
 from protocol.worker import Done, Page, Pages, ReadSession, ReadSessions, Refused, Request, Result, SessionFacts
 from tests.fakes.worker import FakeWorker, message
 from tests.unit.sessions.conftest import Index, until
+from worker.requests import AT_ONCE
 
 SESSIONS = 100
 
@@ -130,6 +131,10 @@ async def test_what_changes_does_not_wait_for_what_is_read_first(index: Index) -
         await until(lambda: has(index, "while others hang"), "it is read and found")
         hang.set()
         await index.settled()
+
+
+def test_a_worker_answers_more_at_once_than_it_is_asked_for_pages() -> None:
+    assert LANES + FIRST_LANES < AT_ONCE
 
 
 async def has(index: Index, words: str) -> bool:
