@@ -76,11 +76,12 @@ class Checkout:
             await self._git(container, source, partial, branch=branch, progress=progress, shown="the local repository")
             await self._switch(container, partial, new_branch)
             await self._set_origin(container, partial, origin)
-            self._uploads.discard(upload)
         else:
             await self._git(container, clone, partial, branch=branch, progress=progress, shown=repository.shown(clone))
             await self._switch(container, partial, new_branch)
         await self._must(container, ["mv", "-T", partial, target], f"put the clone into {target}")
+        if upload is not None:
+            self._uploads.discard(upload)
         await self._must(container, ["rm", "-rf", CLONES], "clear up after the clone")
         return True
 

@@ -1,5 +1,7 @@
 """Starting, stopping, deleting, on fakes."""
 
+from pathlib import Path
+
 import anyio
 import msgspec
 import pytest
@@ -140,6 +142,19 @@ async def test_a_failed_clone_is_a_failed_step_of_a_workspace_that_runs(agent: A
     clones = [command for command in agent.pods.commands if "clone" in command]
     assert len(clones) == 2 and "https://example.org/none" in clones[1]
     assert list(clones[1][:4]) == in_environment(), "with the person's variables, which may name a proxy"
+
+
+async def test_an_upload_is_needed_until_the_clone_is_in_its_place(agent: Agent, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.write_bytes(b"bundle")
+    agent.uploads.files["0" * 16] = bundle
+    wanted = StartWorkspace(name="alpha", clone=f"upload:{'0' * 16}")
+    agent.pods.exit_codes["mv"] = 1
+    with pytest.raises(StepFailed):
+        await agent.workspaces.start(wanted)
+    agent.pods.exit_codes["mv"] = 0
+    assert (await agent.workspaces.start(wanted)).status is WorkspaceStatus.RUNNING
+    assert agent.uploads.files == {}
 
 
 async def test_an_upload_that_is_gone_says_how_to_send_it_again(agent: Agent) -> None:
