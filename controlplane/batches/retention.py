@@ -58,8 +58,9 @@ class Retention:
     async def forget_old(self) -> None:
         """All that ended before."""
         before = self._now() - self._keep
-        while batches := self._store.forget(before, AT_ONCE):
-            await self._collector.forget(batches)
+        while batches := self._store.ended_before(before, AT_ONCE):
+            await self._collector.forget(batches)  # First: without its row, nobody would know of a folder.
+            self._store.forget(batches)
             log.info("forgot %d batches that had ended before %s", len(batches), before.date())
         while count := self._tasks.forget(before, self._store.has_task, AT_ONCE):
             await anyio.lowlevel.checkpoint()

@@ -86,15 +86,17 @@ class Store:
         """Whether an item has this task."""
         return bool(self._db.rows("SELECT 1 FROM batch_items WHERE task = ?", (task,)))
 
-    def forget(self, before: datetime, most: int) -> list[str]:
-        """Remove batches, with their items, that ended before and are done with; so many at most. Their ids."""
+    def ended_before(self, before: datetime, most: int) -> list[str]:
+        """The ids of batches that ended before and are done with; so many at most."""
         ended = "SELECT id FROM batches WHERE settled = 1 AND ended < ? ORDER BY ended LIMIT ?"
+        return [str(row["id"]) for row in self._db.rows(ended, (_time(before), most))]
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Remove batches, with their items."""
         with self._db.transaction():
-            ids = [str(row["id"]) for row in self._db.rows(ended, (_time(before), most))]
             for id_ in ids:
                 self._db.run("DELETE FROM batch_items WHERE batch = ?", (id_,))
                 self._db.run("DELETE FROM batches WHERE id = ?", (id_,))
-        return ids
 
     def uploads(self) -> set[str]:
         """The uploads that items clone which are not done with, by their ids."""

@@ -8,7 +8,7 @@ from controlplane.batches.retention import Retention
 from controlplane.errors import NotFound
 from protocol.batches import ListBatches
 from protocol.tasks import DispatchTask, ListTasks, TaskAgent
-from tests.unit.batches.conftest import Plane, Scene, wanted
+from tests.unit.batches.conftest import Killed, Plane, Scene, wanted
 from tests.waiting import until
 
 DAY = timedelta(days=1)
@@ -23,6 +23,10 @@ def retention(scene: Scene, plane: Plane, *, later: timedelta) -> Retention:
         keep=90 * DAY,
         now=lambda: datetime.now(UTC) + later,
     )
+
+
+async def ends(*_: object) -> None:
+    raise Killed
 
 
 async def test_what_ended_long_ago_goes_whole(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +47,19 @@ async def test_what_ended_long_ago_goes_whole(scene: Scene, monkeypatch: pytest.
     assert list(scene.folder.iterdir()) == []
     with pytest.raises(NotFound):
         await plane.tasks.get(alone.id)
+
+
+async def test_files_go_before_what_names_them(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control plane that ends in between goes on with them."""
+    plane = scene.plane()
+    async with plane.at_work():
+        await plane.settled(await plane.service.start(wanted("one")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(plane.collector, "forget", ends)
+        await retention(scene, plane, later=91 * DAY).forget_old()
+    assert len((await plane.service.list(ListBatches())).items) == 1
+    await retention(scene, plane, later=91 * DAY).forget_old()
+    assert (await plane.service.list(ListBatches())).items == [] and list(scene.folder.iterdir()) == []
 
 
 async def test_what_goes_on_stays_with_all_that_belongs_to_it(scene: Scene) -> None:
