@@ -15,6 +15,9 @@ from controlplane.batches.store import Store
 
 log = logging.getLogger(__name__)
 
+FIRST_SECONDS: Final = 3600.0
+"""How long nothing is forgotten after a start: a machine's clock may be years ahead until it is set."""
+
 EVERY_SECONDS: Final = 6 * 3600.0
 
 AT_ONCE: Final = 200
@@ -47,6 +50,7 @@ class Retention:
 
     async def run(self) -> None:
         """For ever."""
+        await anyio.sleep(FIRST_SECONDS)
         while True:
             try:
                 await self.forget_old()

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import pytest
 
 from controlplane.batches.retention import Retention
@@ -60,6 +61,20 @@ async def test_files_go_before_what_names_them(scene: Scene, monkeypatch: pytest
     assert len((await plane.service.list(ListBatches())).items) == 1
     await retention(scene, plane, later=91 * DAY).forget_old()
     assert (await plane.service.list(ListBatches())).items == [] and list(scene.folder.iterdir()) == []
+
+
+async def test_nothing_goes_before_the_clock_may_have_been_set(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = scene.plane()
+    async with plane.at_work():
+        await plane.settled(await plane.service.start(wanted("one")))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(retention(scene, plane, later=91 * DAY).run)
+        await anyio.wait_all_tasks_blocked()
+        assert len(plane.store.page(before=None, limit=9)) == 1
+        monkeypatch.setattr("controlplane.batches.retention.FIRST_SECONDS", 0.0)
+        tasks.start_soon(retention(scene, plane, later=91 * DAY).run)
+        await until(lambda: not plane.store.page(before=None, limit=9), "it is forgotten")
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_goes_on_stays_with_all_that_belongs_to_it(scene: Scene) -> None:
