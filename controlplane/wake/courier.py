@@ -230,8 +230,8 @@ class Courier:
 
     def _note(self, records: Sequence[Record], verdict: Verdict, secret: str, *, in_doubt: bool) -> None:
         """What follows from the verdict, for these wakes and for the gateway."""
-        if not in_doubt and not records[0].only_once:
-            self._unsure = []
+        if not in_doubt and not records[0].only_once and verdict.fate is not Fate.DELIVERED:
+            self._unsure = []  # What was delivered stays so until that is noted.
         several = len(records) > 1
         match verdict.fate:
             case Fate.DELIVERED:

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from controlplane.db import Database
 from controlplane.wake import courier, verdict
 from controlplane.wake.lanes import Lanes
 from controlplane.wake.message import mode_of_all, together
+from controlplane.wake.outbox import Ended, Outbox
 from controlplane.wake.pace import BURST, Pace
 from controlplane.wake.record import Record, in_one_request
 from controlplane.wake.service import WakeService
@@ -270,6 +273,31 @@ async def test_what_may_have_arrived_goes_again_as_it_was(
         await until(lambda: all(state(wakes, each) == "delivered" for each in (*ids, late)))
     assert [told(heard) for heard in gateway.accepted] == [ids, [late]]
     assert len({heard.body for heard in gateway.heard}) == 2
+
+
+async def test_what_was_taken_and_could_not_be_noted_goes_again_as_it_was(
+    database: Database, tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: more come meanwhile, and are in no request with those."""
+    end, failures = Outbox.end, 0
+
+    def full(self: Outbox, ended: Sequence[Ended], *, in_doubt: bool = False) -> None:
+        nonlocal failures
+        if not failures:
+            failures += 1
+            raise sqlite3.OperationalError("database or disk is full")
+        end(self, ended, in_doubt=in_doubt)
+
+    monkeypatch.setattr(Outbox, "end", full)
+    wakes = make(database, tmp_path, gateway)
+    ids = await backlog(wakes)
+    async with running(wakes):
+        await until(lambda: failures)
+        # It is tried anew as soon as another comes.
+        late = await wakes.wake("late", id="w-late", workspace="alpha")
+        await until(lambda: all(state(wakes, each) == "delivered" for each in (*ids, late)))
+    assert [told(heard) for heard in gateway.heard] == [ids, ids, [late]]
+    assert gateway.heard[0].body == gateway.heard[1].body
 
 
 async def test_a_new_process_tells_apart_what_may_have_arrived(
