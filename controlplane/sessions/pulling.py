@@ -130,14 +130,16 @@ class Puller:
         while True:
             most = 0 if not first else SEVERAL if self._several else 1
             wanted: list[_Wanted] = []
-            for key in await self._turns.next(most):
+            keys, is_first = await self._turns.next(most)
+            for key in keys:
                 known, seen = noting.known.get(key), noting.latest.get(key)
                 if known is None or seen is None:
                     self._turns.done(key)
                 else:
                     wanted.append(_Wanted(key, known, seen, known.cursor))
-            for each, again in zip(wanted, await self._pull(wanted), strict=True) if wanted else ():
-                self._next(each, again)
+            if wanted:
+                for each, again in zip(wanted, await self._pull(wanted, urgent=not is_first), strict=True):
+                    self._next(each, again)
 
     def _next(self, wanted: _Wanted, again: bool | None) -> None:
         """Have it read on, if there is more or it has changed. ``again`` is None where it was not its turn yet."""
@@ -154,10 +156,13 @@ class Puller:
             if again or latest.mark != known.mark:
                 self._put(key, known, first=again)
 
-    async def _pull(self, wanted: Sequence[_Wanted]) -> list[bool | None]:
-        """A page of each. Whether there is more to read at once; None where there was no room for one."""
+    async def _pull(self, wanted: Sequence[_Wanted], *, urgent: bool) -> list[bool | None]:
+        """A page of each. Whether there is more to read at once; None where there was no room for one.
+
+        ``urgent``: somebody may be waiting to see them.
+        """
         if len(wanted) == 1:
-            return [await self._pull_one(wanted[0])]
+            return [await self._pull_one(wanted[0], urgent=urgent)]
         try:
             pages_ = await self._ask_several(wanted)
         except WorkerUnavailable:
@@ -166,7 +171,7 @@ class Puller:
             if isinstance(exc, WorkerError) and (exc.data or {}).get("code") == "unknown":
                 self._several = False
             # One of them may be the reason.
-            return [await self._pull_one(each) for each in wanted]
+            return [await self._pull_one(each, urgent=urgent) for each in wanted]
         found: list[bool | None] = [None] * len(wanted)
         read: list[tuple[int, Page]] = []
         for number, page in enumerate(pages_):
@@ -175,12 +180,12 @@ class Puller:
             else:
                 self._failed(wanted[number].known, WorkerError(page.message[:500]))
                 found[number] = False
-        stored = await self._store([(wanted[number], page) for number, page in read], urgent=False)
+        stored = await self._store([(wanted[number], page) for number, page in read], urgent=urgent)
         for (number, _), again in zip(read, stored, strict=True):
             found[number] = again
         return found
 
-    async def _pull_one(self, wanted: _Wanted) -> bool:
+    async def _pull_one(self, wanted: _Wanted, *, urgent: bool) -> bool:
         assert self._link is not None
         key = wanted.key
         try:
@@ -194,7 +199,7 @@ class Puller:
         except (WorkerError, TimeoutError) as exc:
             self._failed(wanted.known, exc)
             return False
-        return (await self._store([(wanted, page)], urgent=True))[0]
+        return (await self._store([(wanted, page)], urgent=urgent))[0]
 
     async def _ask_several(self, wanted: Sequence[_Wanted]) -> list[Page | Refused]:
         assert self._link is not None

@@ -46,8 +46,8 @@ class Turns:
             self._live.append(key)
         self._ready.set()
 
-    async def next(self, most: int) -> list[Key]:
-        """Whose turn it is; they are under way until :meth:`done`.
+    async def next(self, most: int) -> tuple[list[Key], bool]:
+        """Whose turn it is, and whether they are read for the first time; they are under way until :meth:`done`.
 
         One that has changed; or those that are read for the first time, at most so many. With 0 none of the latter.
         """
@@ -57,8 +57,8 @@ class Turns:
                 self._live.append(heapq.heappop(self._later)[2])
             if self._live or (self._first and most):
                 if self._first and most and (not self._live or next(self._turns) == 0):
-                    return [heapq.heappop(self._first)[2] for _ in range(min(most, len(self._first)))]
-                return [self._live.popleft()]
+                    return [heapq.heappop(self._first)[2] for _ in range(min(most, len(self._first)))], True
+                return [self._live.popleft()], False
             if self._ready.is_set():
                 # One for all who wait: each of them waits for the same.
                 self._ready = anyio.Event()

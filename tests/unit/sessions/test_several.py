@@ -3,13 +3,16 @@
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 
 import anyio
 import pytest
 
 from controlplane.errors import WorkerError
 from controlplane.sessions import fulltext
+from controlplane.sessions.pages import Stored
 from controlplane.sessions.pulling import FIRST_LANES, LANES, SEVERAL
+from controlplane.sessions.storing import Given, Storing
 from protocol.worker import Done, Page, Pages, ReadSession, ReadSessions, Refused, Request, Result, SessionFacts
 from tests.fakes.worker import FakeWorker, message
 from tests.unit.sessions.conftest import Index, until
@@ -58,6 +61,31 @@ async def test_an_older_worker_is_asked_for_each(index: Index, monkeypatch: pyte
     async with index.followed():
         await all_there(index)
     assert 0 < asked < 10  # Once by each lane.
+
+
+async def test_only_what_has_changed_hurries_others(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each is asked for by itself, as of an older worker."""
+    worker, urgent_ones = written(index), 0
+    add = Storing.add
+
+    async def counted(self: Storing, given: Sequence[Given], *, urgent: bool) -> list[Stored | None]:
+        nonlocal urgent_ones
+        urgent_ones += urgent
+        return await add(self, given, urgent=urgent)
+
+    def older(request: Request) -> Result | None:
+        if isinstance(request, ReadSessions):
+            raise WorkerError("This worker does not understand that request.", data={"code": "unknown"})
+        return None
+
+    worker.answers = older
+    monkeypatch.setattr(Storing, "add", counted)
+    async with index.followed():
+        await all_there(index)
+        assert urgent_ones == 0
+        worker.write("s7", message(2, "later"))
+        await index.settled()
+        assert urgent_ones > 0
 
 
 def refused(request: ReadSessions) -> Result:
