@@ -13,6 +13,7 @@ from controlplane.cron.scheduler import Clock, Scheduler
 from controlplane.cron.store import JobRecord, RunRecord, Store
 from controlplane.errors import Conflict, InvalidInput, NotFound
 from controlplane.ids import new_id, random_letters
+from controlplane.workspaces.repository import UPLOADED
 from protocol.cron import (
     MESSAGE_LIMIT,
     AddJob,
@@ -164,7 +165,7 @@ class Cron:
                 "How a task's end wakes is said with the task (`wake`), and always to the main session; leave "
                 "`session` and the job's own `wake` away."
             )
-        if (task.clone or "").startswith("upload:") or task.origin is not None:
+        if (task.clone or "").startswith(UPLOADED) or task.origin is not None:
             raise InvalidInput("A job clones when it runs, and a path on your device may be gone then; give a URL.")
         self._must_make_sense(task)
         if not task.create:

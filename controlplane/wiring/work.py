@@ -106,7 +106,8 @@ class WorkParts:
         return (self.dispatcher, self._signals)
 
     def uploads(self) -> set[str]:
-        """The ids of local repositories that what has not begun has yet to clone."""
+        """The ids of local repositories that are still needed: a task clones one until it has begun, an item of a batch
+        counts until it is done with."""
         return {*self._task_store.uploads(), *self._batch_store.uploads()}
 
     def run_in(self, tasks: TaskGroup) -> None:

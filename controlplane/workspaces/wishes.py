@@ -87,6 +87,6 @@ def shown_repository(request: Request) -> str | None:
     """What is cloned, for people: no credentials, and of what was sent ahead where it came from."""
     if request.clone is None:
         return None
-    if request.clone.startswith("upload:"):
+    if request.clone.startswith(repository.UPLOADED):
         return request.origin
     return repository.shown(request.clone)
