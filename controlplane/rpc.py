@@ -15,6 +15,8 @@ from litestar.handlers import HTTPRouteHandler
 from controlplane.auth.guards import identity_of, needs
 from controlplane.errors import InvalidInput
 from controlplane.procedures import Bound
+from protocol.batches import BATCH_ID_PATTERN
+from protocol.tasks import TASK_ID_PATTERN
 from protocol.version import VERSION
 from protocol.wire import WORKSPACE_NAME, Wire
 
@@ -25,6 +27,8 @@ worker is asked because of it stays below :data:`protocol.worker.FRAME_LIMIT`.""
 _BIGINT, _UNDEFINED = 0, 3
 _READABLE = {
     f"`str` matching regex {WORKSPACE_NAME!r}": "a name of lower-case letters, digits and hyphens, begun by a letter",
+    f"`str` matching regex {TASK_ID_PATTERN!r}": "a task's id, such as t-0123456789ab",
+    f"`str` matching regex {BATCH_ID_PATTERN!r}": "a batch's id, such as b-0123456789ab",
     "`str` of length <= 63": "a name of at most 63 characters",
 }
 

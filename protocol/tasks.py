@@ -18,7 +18,8 @@ LONGEST: Final = 30 * 86400
 MODEL_LIMIT: Final = 200
 """Characters of a model's name, at most."""
 
-TaskId = Annotated[str, msgspec.Meta(pattern=r"^t-[0-9a-z]{12}$")]
+TASK_ID_PATTERN: Final = r"^t-[0-9a-z]{12}$"
+TaskId = Annotated[str, msgspec.Meta(pattern=TASK_ID_PATTERN)]
 
 
 class TaskAgent(StrEnum):

@@ -7,9 +7,12 @@ import httpx
 import msgspec
 import pytest
 
-from controlplane.errors import EngineUnavailable, PerryError, StepFailed
-from controlplane.rpc import BODY_LIMIT
+from controlplane.errors import EngineUnavailable, InvalidInput, PerryError, StepFailed
+from controlplane.rpc import BODY_LIMIT, decode
+from protocol.batches import BatchRef
 from protocol.errors import STATUS, ErrorCode, WireError
+from protocol.tasks import TaskRef
+from protocol.wire import Wire
 from protocol.workspaces import StartWorkspace
 from tests.fakes.surface import Surface
 from tests.fakes.workspaces import workspace
@@ -66,6 +69,19 @@ async def test_what_is_undefined_or_a_big_integer_arrives(client: httpx.AsyncCli
 
 DEEP = b"[" * 200_000 + b"]" * 200_000
 """Deeper than any Python follows: how deep that is differs by version."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (TaskRef, "expected a task's id, such as t-0123456789ab - at `$.id`"),
+        (BatchRef, "expected a batch's id, such as b-0123456789ab - at `$.id`"),
+    ],
+)
+def test_an_id_that_is_none_is_answered_with_words(kind: type[Wire], words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode(b'{"json":{"id":"alpha"}}', kind)
+    assert words in caught.value.message
 
 
 @pytest.mark.parametrize(
