@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tailscale.com/net/proxymux"
@@ -18,14 +19,21 @@ import (
 )
 
 const (
-	dialTimeout    = 10 * time.Second
-	udpIdleTimeout = 2 * time.Minute
+	dialTimeout = 10 * time.Second
+	// What asks from a new port each time, as resolvers do, leaves one flow behind for each question.
+	udpIdleTimeout = 30 * time.Second
 
-	// Each flow costs 64 KiB of buffers, or 128 with UDP; all of them together have to fit into the container's memory
-	// beside the node. Who is above gets no connection, and the node stays up for the others.
-	mostFlows    = 512 // of each kind
-	mostFlowsOf  = 128 // of each kind, of one address
-	mostProxied  = 512 // connections of the workspace's programs to its way out
+	// Netstack keeps up to 1 MiB of a TCP connection in each direction where its reader is slow, and up to 8 MiB in and
+	// 6 MiB out of one that was fast before (wgengine/netstack, setTCPBufSizes: nothing sets this from outside). A UDP
+	// flow is 192 KiB: its queues and our buffers. At 1 MiB, all that other nodes may hold comes to 304 MiB, which the
+	// container has beside the node; one node alone comes to 88. Who is above gets an end at once (a packet gets none),
+	// and the node stays up for the others. A browser opens 6 connections to each port, npm 15.
+	mostTCP     = 128
+	mostTCPOf   = 32 // of one address
+	mostUDP     = 256
+	mostUDPOf   = 128 // of one address: four new ones a second
+	mostProxied = 128 // connections of the workspace's programs to its way out: what they fill up is their own node
+
 	proxyHeaders = 8 << 10
 )
 
@@ -34,7 +42,7 @@ const (
 // addresses are lost, so that no tailnet identity opens ssh; the worker's port, whose trust is in the address, is not
 // forwarded.
 func forwardWithoutTUN(node *Node, own []netip.Addr, s Settings, log *slog.Logger) (func(), error) {
-	tcpFlows, udpFlows := newBound(mostFlows, mostFlowsOf), newBound(mostFlows, mostFlowsOf)
+	tcpFlows, udpFlows := newBound(mostTCP, mostTCPOf), newBound(mostUDP, mostUDPOf)
 	target := func(dst netip.AddrPort) (netip.AddrPort, bool) {
 		return forwardTarget(own, dst, s.WorkerPort)
 	}
@@ -161,7 +169,14 @@ func forwardUDP(from net.Conn, to netip.AddrPort) {
 	if err != nil {
 		return
 	}
-	defer there.Close()
+	passPackets(from, there)
+}
+
+// passPackets passes packets both ways until none has come from either side for udpIdleTimeout. Both are closed then.
+func passPackets(a, b net.Conn) {
+	began := time.Now()
+	var last atomic.Int64 // when a packet came, as time since we began
+	quiet := func() bool { return time.Since(began)-time.Duration(last.Load()) >= udpIdleTimeout }
 	oneWay := func(to, from net.Conn) {
 		defer to.Close()
 		defer from.Close()
@@ -169,17 +184,22 @@ func forwardUDP(from net.Conn, to netip.AddrPort) {
 		for {
 			_ = from.SetReadDeadline(time.Now().Add(udpIdleTimeout))
 			n, err := from.Read(buffer)
+			var late net.Error
+			if errors.As(err, &late) && late.Timeout() && !quiet() {
+				continue // the other side speaks alone
+			}
 			if err != nil {
 				return
 			}
+			last.Store(int64(time.Since(began)))
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
 			}
 		}
 	}
 	var both sync.WaitGroup
-	both.Go(func() { oneWay(there, from) })
-	both.Go(func() { oneWay(from, there) })
+	both.Go(func() { oneWay(b, a) })
+	both.Go(func() { oneWay(a, b) })
 	both.Wait()
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -73,6 +74,72 @@ func TestFlowsAreBounded(t *testing.T) {
 	flows.within(from, there, func() { served = true })
 	if !served {
 		t.Error("a place is not given back")
+	}
+}
+
+func TestPacketsPassUntilBothSidesAreQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, from := net.Pipe()
+		program, there := net.Pipe()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			passPackets(from, there)
+		}()
+		packet := make([]byte, 16)
+		for range 10 { // one side speaks alone for longer than silence may last
+			time.Sleep(udpIdleTimeout - time.Second)
+			if _, err := peer.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := program.Read(packet); err != nil || string(packet[:n]) != "hello" {
+				t.Fatalf("%q, %v", packet[:n], err)
+			}
+		}
+		quiet := time.Now()
+		if _, err := program.Read(packet); err != io.EOF {
+			t.Error(err)
+		}
+		if _, err := peer.Read(packet); err != io.EOF {
+			t.Error(err)
+		}
+		if took := time.Since(quiet); took > 30*time.Second {
+			t.Errorf("a flow is kept for %v after its last packet", took)
+		}
+		<-over
+	})
+}
+
+func TestProxiedConnectionsAreBounded(t *testing.T) {
+	const address = "127.0.0.1:21056"
+	stop, err := serveProxy(address, new(net.Dialer).DialContext, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	refused := func() bool {
+		conn := dialProxy(t, address)
+		fmt.Fprintf(conn, "GET http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		return err != nil
+	}
+	var held []net.Conn
+	for range 128 {
+		conn := dialProxy(t, address)
+		_, _ = conn.Write([]byte{5, 1, 0})
+		if _, err := io.ReadFull(conn, make([]byte, 2)); err != nil {
+			t.Fatalf("connection %d: %v", len(held)+1, err)
+		}
+		held = append(held, conn)
+	}
+	if !refused() {
+		t.Error("there is no end to them")
+	}
+	held[0].Close()
+	for deadline := time.Now().Add(10 * time.Second); refused(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a place that was given back is not taken")
+		}
 	}
 }
 

@@ -306,6 +306,21 @@ func TestTwoSidecars(t *testing.T) {
 		if got := converse(t, alpha, "tcp", netip.AddrPortFrom(b.IPs[0], betaSettings.WorkerPort)); got != "" {
 			t.Errorf("the worker was reached: %q", got)
 		}
+		// The earlier conversations give their places back a moment after they are over.
+		for range mostTCPOf {
+			for deadline := time.Now().Add(20 * time.Second); !held(t, alpha, "tcp", netip.AddrPortFrom(b.IPs[0], tcp)); {
+				if time.Now().After(deadline) {
+					t.Fatal("ordinary use is refused")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		if held(t, alpha, "tcp", netip.AddrPortFrom(b.IPs[0], tcp)) {
+			t.Error("one node may hold any number of connections")
+		}
+		if got := converse(t, alpha, "udp", netip.AddrPortFrom(b.IPs[0], udp)); got != "hello" {
+			t.Errorf("UDP beside as much TCP as there may be: %q", got)
+		}
 	})
 }
 
@@ -363,23 +378,41 @@ func echoUDP(t *testing.T, address string) uint16 {
 // converse says hello over the tailnet, and returns what comes back, or "".
 func converse(t *testing.T, from *sidecar, network string, to netip.AddrPort) string {
 	t.Helper()
+	conn, said := hello(t, from, network, to)
+	if conn != nil {
+		conn.Close()
+	}
+	return said
+}
+
+// held is converse with a connection that is kept until the test is over; false where it is refused.
+func held(t *testing.T, from *sidecar, network string, to netip.AddrPort) bool {
+	t.Helper()
+	conn, said := hello(t, from, network, to)
+	if conn != nil {
+		t.Cleanup(func() { conn.Close() })
+	}
+	return said == "hello"
+}
+
+func hello(t *testing.T, from *sidecar, network string, to netip.AddrPort) (net.Conn, string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	conn, err := from.node.server.Dial(ctx, network, to.String())
 	if err != nil {
-		return ""
+		return nil, ""
 	}
-	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
 	if _, err := conn.Write([]byte("hello")); err != nil {
-		return ""
+		return conn, ""
 	}
 	buffer := make([]byte, 16)
 	n, err := conn.Read(buffer)
 	if err != nil {
-		return ""
+		return conn, ""
 	}
-	return string(buffer[:n])
+	return conn, string(buffer[:n])
 }
 
 func TestProbe(t *testing.T) {
