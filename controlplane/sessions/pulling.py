@@ -138,8 +138,7 @@ class Puller:
                 else:
                     wanted.append(_Wanted(key, known, seen, known.cursor))
             if wanted:
-                for each, again in zip(wanted, await self._pull(wanted, urgent=not is_first), strict=True):
-                    self._next(each, again)
+                await self._pull(wanted, urgent=not is_first)
 
     def _next(self, wanted: _Wanted, again: bool | None) -> None:
         """Have it read on, if there is more or it has changed. ``again`` is None where it was not its turn yet."""
@@ -156,13 +155,14 @@ class Puller:
             if again or latest.mark != known.mark:
                 self._put(key, known, first=again)
 
-    async def _pull(self, wanted: Sequence[_Wanted], *, urgent: bool) -> list[bool | None]:
-        """A page of each. Whether there is more to read at once; None where there was no room for one.
+    async def _pull(self, wanted: Sequence[_Wanted], *, urgent: bool) -> None:
+        """A page of each that there is room for. Each may have its next turn as soon as its own is done.
 
         ``urgent``: somebody may be waiting to see them.
         """
         if len(wanted) == 1:
-            return [await self._pull_one(wanted[0], urgent=urgent)]
+            self._next(wanted[0], await self._pull_one(wanted[0], urgent=urgent))
+            return
         try:
             pages_ = await self._ask_several(wanted)
         except WorkerUnavailable:
@@ -171,7 +171,9 @@ class Puller:
             if isinstance(exc, WorkerError) and (exc.data or {}).get("code") == "unknown":
                 self._several = False
             # One of them may be the reason.
-            return [await self._pull_one(each, urgent=urgent) for each in wanted]
+            for each in wanted:
+                self._next(each, await self._pull_one(each, urgent=urgent))
+            return
         found: list[bool | None] = [None] * len(wanted)
         read: list[tuple[int, Page]] = []
         for number, page in enumerate(pages_):
@@ -180,10 +182,12 @@ class Puller:
             else:
                 self._failed(wanted[number].known, WorkerError(page.message[:500]))
                 found[number] = False
-        stored = await self._store([(wanted[number], page) for number, page in read], urgent=urgent)
-        for (number, _), again in zip(read, stored, strict=True):
-            found[number] = again
-        return found
+        if read:
+            stored = await self._store([(wanted[number], page) for number, page in read], urgent=urgent)
+            for (number, _), again in zip(read, stored, strict=True):
+                found[number] = again
+        for each, again in zip(wanted, found, strict=True):
+            self._next(each, again)
 
     async def _pull_one(self, wanted: _Wanted, *, urgent: bool) -> bool:
         assert self._link is not None

@@ -161,6 +161,58 @@ async def test_what_changes_does_not_wait_for_what_is_read_first(index: Index) -
         await index.settled()
 
 
+async def test_one_that_hangs_keeps_none_from_its_turn_that_was_asked_for_with_it(index: Index) -> None:
+    """After a request for several has failed, and each is asked for by itself."""
+    worker = index.worker()
+    worker.write("old", message(0, "old"))
+    async with index.followed():
+        await index.settled()
+        puller = index.follower.puller("alpha")
+        assert puller is not None and puller._link is not None
+        ask, hang, hangs, together = puller._link.ask, anyio.Event(), anyio.Event(), list[str]()
+
+        async def slowly(request: Request) -> Result:
+            if isinstance(request, ReadSessions):
+                together[:] = together or [each.session_id for each in request.sessions]
+                raise WorkerError("It cannot be read.")
+            if isinstance(request, ReadSession) and together and request.session_id == together[-1]:
+                hangs.set()
+                await hang.wait()
+            return await ask(request)
+
+        puller._link.ask = slowly  # type: ignore[method-assign]
+        puller._noting.first = True
+        for number in range(SEVERAL):
+            worker.write(f"new{number}", message(0, "new"))
+        await until(hangs.is_set, "the last is asked for")
+        puller._noting.first = False
+        worker.write(together[0], message(1, "meanwhile"))
+
+        async def read() -> bool:
+            return await index.found("meanwhile") == [(together[0], 1)]
+
+        await until(read, "the first is read again")
+        hang.set()
+        await index.settled()
+
+
+async def test_refused_pages_write_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = written(index)
+    worker.answers = lambda request: refused(request) if isinstance(request, ReadSessions) else None
+    add, sizes = Storing.add, list[int]()
+
+    async def some(self: Storing, given: Sequence[Given], *, urgent: bool) -> list[Stored | None]:
+        sizes.append(len(given))
+        return await add(self, given, urgent=urgent)
+
+    monkeypatch.setattr(Storing, "add", some)
+    async with index.followed():
+        await until(lambda: len(worker.asked) > 10, "several are asked for")
+        worker.answers = lambda request: None
+        await all_there(index)
+    assert 0 not in sizes and sum(sizes) >= SESSIONS
+
+
 def test_a_worker_answers_more_at_once_than_it_is_asked_for_pages() -> None:
     assert LANES + FIRST_LANES < AT_ONCE
 
