@@ -184,8 +184,8 @@ class Puller:
                 found[number] = False
         if read:
             stored = await self._store([(wanted[number], page) for number, page in read], urgent=urgent)
-            for (number, _), again in zip(read, stored, strict=True):
-                found[number] = again
+            for (number, _), more in zip(read, stored, strict=True):
+                found[number] = more
         for each, again in zip(wanted, found, strict=True):
             self._next(each, again)
 
