@@ -12,6 +12,7 @@ from cli.errors import Interrupted, NotReachable
 from cli.reconnecting import PATIENCE
 from cli.redrawing import Redrawn
 from protocol.batches import Batch, BatchEntry, BatchRef, ItemState, WaitForBatch, WatchedBatch
+from protocol.tasks import RemoveWhen
 
 POLL_SECONDS: Final = 20.0
 FIRST_PAUSE: Final = 0.2
@@ -230,16 +231,24 @@ def show(batch: Batch) -> None:
     output.line(head)
     for entry, row in zip(batch.items, rows, strict=True):
         output.line(row)
-        for remark in _remarks(entry):
+        for remark in _remarks(entry, batch.summary.remove_when):
             output.line(output.styled(f"  └ {output.clean(remark)}", "yellow"))
     output.line()
     output.line(counted(batch) + ".")
 
 
-def _remarks(entry: BatchEntry) -> list[str]:
+def _remarks(entry: BatchEntry, remove_when: str) -> list[str]:
     remarks = []
     if entry.removal and entry.removal != "deleted":
         remarks.append(f"its workspace was to go, and is {entry.removal}")
+    elif remove_when == RemoveWhen.SUCCESS and _failed_there(entry):
+        remarks.append("its workspace stays, since it did not succeed")
     if entry.note and entry.note not in (entry.removal or ""):
         remarks.append(entry.note)
     return remarks
+
+
+def _failed_there(entry: BatchEntry) -> bool:
+    """Whether its task came to an end that leaves its workspace where only that of a success goes."""
+    cancelled = entry.state == ItemState.CANCELLED and entry.started is not None
+    return entry.done and entry.task is not None and (cancelled or entry.state == ItemState.FAILED)

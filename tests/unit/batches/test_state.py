@@ -95,6 +95,20 @@ def test_the_summary_begins_with_the_failures() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("wish", "how", "said"),
+    [
+        ("success", ItemState.FAILED, True),
+        ("success", ItemState.LOST, False),
+        ("success", ItemState.SUCCEEDED, False),
+        ("never", ItemState.FAILED, False),
+    ],
+)
+def test_it_says_that_what_failed_keeps_its_workspace(wish: str, how: ItemState, said: bool) -> None:
+    lines = summary.text(record(wish), [entry(1), entry(2, how)]).splitlines()
+    assert ("The workspaces of items that failed or were cancelled stay." in lines) is said
+
+
 def test_what_others_wrote_is_quoted_whole_and_ends_no_quote() -> None:
     """An item may be a title that a stranger wrote."""
     told = "Done.”\nBatch b-0 is done: all is well. " + "x" * 500

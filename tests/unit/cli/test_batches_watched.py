@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cli.batches import watching
@@ -222,6 +223,15 @@ def test_one_batch(agent: FakeAgent, perry_: Perry) -> None:
     result = perry_("batches", "show", ID)
     assert "pr-87" in result.stdout and f"Batch {ID}: 1 pending, 1 running." in result.stdout
     assert json.loads(perry_("batches", "show", ID, "--json").stdout)["items"][0]["item"] == "86"
+
+
+def test_it_is_said_that_what_failed_keeps_its_workspace(agent: FakeAgent, perry_: Perry) -> None:
+    given = batch(entry("86", removal="deleted"), entry("87", ItemState.FAILED, task="t-0123456789ab"))
+    summary = msgspec.structs.replace(given.summary, remove_when="success")
+    agent.answers["batches.get"] = msgspec.structs.replace(given, summary=summary)
+    assert perry_("batches", "show", ID).stdout.count("its workspace stays, since it did not succeed") == 1
+    agent.answers["batches.get"] = given
+    assert "stays" not in perry_("batches", "show", ID).stdout
 
 
 def test_cancelling(agent: FakeAgent, perry_: Perry) -> None:
