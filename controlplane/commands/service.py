@@ -22,7 +22,7 @@ _ENDED_FROM_OUTSIDE = (129, 137, 143)
 """As a workspace ends what runs in it: SIGHUP, SIGKILL, SIGTERM."""
 _CTRL_D = b"\x04"
 _HELD_LIMIT = 1 << 20
-"""Bytes of stderr that are kept while the first line of stdout is on its way."""
+"""Bytes of stderr that are kept while the first line of stdout is on its way; what is more of them is dropped."""
 
 
 class Located(Protocol):
@@ -187,12 +187,12 @@ async def _begun(process: Process, wanted: Run) -> tuple[int, list[tuple[str, by
     streams with nothing that orders them.
     """
     out, errors = b"", b""
-    while b"\n" not in out and len(out) < launcher.FIRST_LINE_LIMIT and len(errors) < _HELD_LIMIT:
+    while b"\n" not in out and len(out) < launcher.FIRST_LINE_LIMIT:
         chunk = await process.read()
         if chunk is None:
             break
         if chunk[0] == "stderr":
-            errors += chunk[1]
+            errors += chunk[1][: _HELD_LIMIT - len(errors)]
         else:
             out += chunk[1]
     line, _, rest = out.partition(b"\n")

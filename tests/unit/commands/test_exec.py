@@ -39,9 +39,12 @@ async def test_streams_exit_code_and_close_code(surface: Surface) -> None:
         assert await client.close_code() == 1000
 
 
+@pytest.mark.parametrize(("limit", "err"), [(1 << 20, b"no\n"), (2, b"no")])
 async def test_stderr_may_come_before_the_first_line_of_stdout(
-    surface: Surface, monkeypatch: pytest.MonkeyPatch
+    surface: Surface, monkeypatch: pytest.MonkeyPatch, limit: int, err: bytes
 ) -> None:
+    """What is more of it than is kept in that time is dropped, and the command goes on."""
+    monkeypatch.setattr(service, "_HELD_LIMIT", limit)
     read, held = FakeProcess.read, list[tuple[str, bytes]]()
 
     async def stderr_first(process: FakeProcess) -> tuple[str, bytes] | None:
@@ -52,7 +55,7 @@ async def test_stderr_may_come_before_the_first_line_of_stdout(
     monkeypatch.setattr(FakeProcess, "read", stderr_first)
     async with surface.served() as port, started(port, "sh", "-c", "echo no >&2; echo yes; exit 7") as client:
         assert await client.frame() == Exited(code=7)
-        assert (client.out, client.err) == (b"yes\n", b"no\n")
+        assert (client.out, client.err) == (b"yes\n", err)
 
 
 async def test_arguments_are_never_for_a_shell(surface: Surface) -> None:
