@@ -211,6 +211,17 @@ def test_a_look(agent: FakeAgent, perry_: Perry) -> None:
     assert perry_("check", "Alpha!").exit_code == 2
 
 
+def test_a_look_at_a_workspace_that_is_gone_names_its_latest_task(agent: FakeAgent, perry_: Perry) -> None:
+    agent.answers["tasks.check"] = refuses(ErrorCode.NOT_FOUND, "There is no workspace named 'alpha'.")
+    agent.answers["tasks.list"] = Tasks(items=[over(TaskState.SUCCEEDED)])
+    result = perry_("check", "alpha")
+    assert result.exit_code == 4 and "There is no workspace named 'alpha'." in result.stderr
+    assert f"`perry tasks result {ID}`" in result.stderr
+    agent.answers["tasks.list"] = Tasks(items=[])
+    result = perry_("check", "alpha")
+    assert result.exit_code == 4 and "tasks result" not in result.stderr
+
+
 def test_ctrl_c_leaves_a_task_at_work(agent: FakeAgent, perry_: Perry, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
