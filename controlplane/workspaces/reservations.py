@@ -59,11 +59,13 @@ class Reservations:
         """What is asked for is kept, so what could never be started is refused before."""
         info = await self._machine_of_docker()
         if request.limits.cpus > info.cpus:
+            info = self._docker = await self._engine.info()
+        if request.limits.cpus > info.cpus:
             raise InvalidInput(f"This machine has {info.cpus} CPUs; ask for at most as many.")
         await self._pods.check_images([request.image])
 
     async def _machine_of_docker(self) -> EngineInfo:
-        # Docker takes a moment to say it, and its machine does not change under it.
+        # Docker takes a moment to say it, and its machine seldom changes under it: a virtual one is given more CPUs.
         info = self._docker = self._docker or await self._engine.info()
         return info
 

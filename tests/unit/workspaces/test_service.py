@@ -17,7 +17,7 @@ from controlplane.errors import (
     OutOfSpace,
     StepFailed,
 )
-from controlplane.ports import ContainerSpec, NetworkSpec
+from controlplane.ports import ContainerSpec, EngineInfo, NetworkSpec
 from controlplane.workspaces.environment import in_environment
 from protocol.workspaces import (
     DeleteWorkspace,
@@ -43,6 +43,18 @@ async def test_a_start_makes_a_workspace_that_is_on_the_tailnet(agent: Agent) ->
     assert {step.status for step in workspace.startup.steps} == {StepStatus.DONE, StepStatus.SKIPPED}
     assert agent.engine.by_name.keys() == {"workspace-alpha", "workspace-alpha.net", "workspace-alpha.tailnet"}
     assert await agent.tailnet.unused_keys() == []
+
+
+async def test_a_machine_that_was_given_more_cpus_is_asked_again(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    await agent.workspaces.start(StartWorkspace(name="alpha"))
+
+    async def more() -> EngineInfo:
+        return EngineInfo(version="fake", cpus=16, memory=8 << 30)
+
+    monkeypatch.setattr(agent.engine, "info", more)
+    assert (await agent.workspaces.start(StartWorkspace(name="beta", cpus=12))).status is WorkspaceStatus.RUNNING
+    with pytest.raises(InvalidInput, match="has 16 CPUs"):
+        await agent.workspaces.start(StartWorkspace(name="gamma", cpus=17))
 
 
 async def test_nobody_hears_of_a_start_that_it_is_stopped(agent: Agent) -> None:
