@@ -77,7 +77,14 @@ class Wakes:
 
     async def run(self, told: Told) -> None:
         """Tell what is there, and take what comes; for ever. Connections end with it."""
-        await self._spool.open(told)
+        try:
+            await self._spool.open(told)
+        except BaseException:
+            # Whoever wakes is refused at once until it can be opened, and does not wait for nobody.
+            if self._listening is not None:
+                self._listening.close()
+                self._listening = None
+            raise
         listening, self._listening = self._listening, None
         if listening is not None:
             server = await asyncio.start_server(self._serve, sock=listening, limit=HEAD_LIMIT)

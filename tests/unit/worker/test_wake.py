@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +54,27 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     opened = await Door(tmp_path / "wakes", kept=3).open()
     yield opened
     await opened.close()
+
+
+async def test_while_the_spool_cannot_be_read_wakes_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "wakes").write_text("no folder")
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    wakes = Wakes(Spool(tmp_path / "wakes"), "alpha", port=address[1], listening=listening)
+    with pytest.raises(OSError, match="wakes"):
+        await wakes.run(lambda notice: None)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=30)
+    (tmp_path / "wakes").unlink()
+    running = asyncio.create_task(wakes.run(lambda notice: None))
+    async with asyncio.timeout(30):
+        while wakes.port is None:  # noqa: ASYNC110 — a door tells nobody that it is open
+            await asyncio.sleep(0.005)
+    assert wakes.port == address[1]
+    socket.create_connection(address, timeout=30).close()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 async def test_any_token_or_none_will_do(door: Door) -> None:
