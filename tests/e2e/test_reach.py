@@ -201,7 +201,7 @@ def test_opencode_on_another_device_works_in_the_workspace(system: System, alpha
 def test_a_program_that_has_the_doors_port_keeps_it_and_that_is_said(system: System, laptop: Device) -> None:
     system.start_workspace("delta", docker=False)
     try:
-        # The door and the worker have the port by now; without them a program can be the first.
+        # The door and the worker have the port, or will have it in a moment; without them a program can be the first.
         delta, service = system.container("delta"), "/run/perry-services/worker"
         docker("exec", delta, "s6-svc", "-wD", "-d", service)
         docker("stop", "-t", "0", system.container("delta", ".tailnet"))
