@@ -112,9 +112,9 @@ async def followed(
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait, a long time if the machine is slow. The condition may be a coroutine function; what is not found, or not
-    ready, is not met."""
-    with anyio.move_on_after(20):
+    """As :func:`tests.waiting.until`, but the condition may be a coroutine function; what is not found, or not ready, is
+    not met."""
+    with anyio.move_on_after(30):
         while True:
             with suppress(NotFound, NotReady):
                 met = condition()
