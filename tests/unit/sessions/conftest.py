@@ -112,8 +112,8 @@ async def followed(
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """As :func:`tests.waiting.until`, but the condition may be a coroutine function; what is not found, or not ready, is
-    not met."""
+    """As :func:`tests.waiting.until`, but the condition may be a coroutine function; what is not found, or not ready,
+    is not met."""
     with anyio.move_on_after(30):
         while True:
             with suppress(NotFound, NotReady):
