@@ -8,7 +8,7 @@ import secrets
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,14 @@ SHOWN = 50
 
 def main(words: Sequence[str]) -> int:
     """The exit code: 1 where it could not be done, 2 where it was misspelt."""
-    options = _parser().parse_args(words)
+    parser, here = _parser()
+    if words and not words[0].startswith("-") and words[0] not in here:
+        sys.stderr.write(
+            f"perry: There is no command {words[0]!r} inside a workspace, which has {', '.join(here)}. Those for "
+            "workspaces, such as list and ssh, are on your own devices and the agent's machine; run it there.\n"
+        )
+        return 2
+    options = parser.parse_args(words)
     try:
         options.run(options)
     except Failed as exc:
@@ -40,7 +47,8 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """It, and the first words that it knows."""
     parser = argparse.ArgumentParser(prog="perry", description="Perry, inside a workspace.")
     parser.add_argument("--version", action="version", version=f"perry worker {own_version()}")
     nouns = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -66,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     wake.set_defaults(run=_wake)
     for each in (status, list_, messages, whoami, wake):
         each.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    return parser, nouns.choices
 
 
 def _ask(what: Callable[[Conversation, Any], Awaitable[None]], options: Any) -> None:
@@ -103,7 +111,7 @@ async def _list(worker: Conversation, options: Any) -> None:
 
 async def _title(worker: Conversation, session: SessionSeen) -> str:
     try:
-        page = await worker.ask(ReadSession(agent=session.agent, session_id=session.session_id, limit=1))
+        page = await worker.ask(ReadSession(agent=session.agent, session_id=session.session_id))
     except Failed:
         return ""
     return (page.facts.title or "") if isinstance(page, Page) else ""

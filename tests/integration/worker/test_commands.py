@@ -10,10 +10,13 @@ def test_sessions_are_listed_and_read_by_the_beginning_of_their_ids(worker: Work
     assert nothing.stdout == "" and "No coding agent" in nothing.stderr
     worker.write("aaaa-1")
     worker.write("aaab-2")
+    with worker.session_file("aaaa-1").open("a") as file:
+        file.write('{"type":"custom-title","customTitle":"As it was renamed","sessionId":"aaaa-1"}\n')
     worker.end()
     worker.start()
     listed = worker.perry("worker", "sessions", "list").stdout.splitlines()
     assert len(listed) == 2 and all(line.startswith("claude") for line in listed)
+    assert ["As it was renamed" in line for line in listed] == ["aaaa-1" in line for line in listed]
     asked = json.loads(worker.perry("worker", "sessions", "list", "--json").stdout)
     assert {each["sessionId"] for each in asked} == {"aaaa-1", "aaab-2"}
     assert len(worker.perry("worker", "sessions", "list", "--limit", "1").stdout.splitlines()) == 1
@@ -43,5 +46,9 @@ def test_what_cannot_be_is_a_sentence(worker: WorkerProcess) -> None:
     assert alone.returncode == 1 and "http://perry" in alone.stderr
     misspelt = worker.perry("worker", "sesions")
     assert misspelt.returncode == 2 and "Traceback" not in misspelt.stderr
+    for typed in ("list", "ssh alpha"):
+        elsewhere = worker.perry(*typed.split())
+        assert elsewhere.returncode == 2 and "your own devices" in elsewhere.stderr
+        assert "worker, auth, wake" in elsewhere.stderr and "usage" not in elsewhere.stderr
     assert worker.perry("--version").stdout.startswith("perry worker ")
     assert worker.perry("--help").returncode == 0
