@@ -43,9 +43,10 @@ TOGETHER: Final = 200
 
 
 class Courier:
-    """Brings wakes to one gateway, one request at a time: what is told twice is told twice in a row, and dropped there.
+    """Brings wakes to one gateway, one request at a time: each by itself, or all that wait where its pace has no room.
 
-    Each wake is a request of its own, unless more wait than the gateway's pace has room for: those go together.
+    What may have arrived goes again before anything else, and a gateway that keeps it still drops it. Where it fails
+    then for its own sake, others go in between, and it may be shown twice.
     """
 
     def __init__(
