@@ -222,7 +222,8 @@ class Courier:
             if self._closing:
                 self._attempt.deadline = anyio.current_time() + GRACE_SECONDS
             try:
-                verdict = await self._sender(self.target).send(records, secret, at_once=self._pace.must_show)
+                at_once = self._pace.must_show(time.monotonic())
+                verdict = await self._sender(self.target).send(records, secret, at_once=at_once)
             except NotReady as exc:
                 verdict = Verdict(fate=Fate.RETRY, answer=exc.message, everybody=True)
             self._note(records, verdict, secret, in_doubt=in_doubt or verdict.in_doubt)
@@ -238,8 +239,7 @@ class Courier:
             case Fate.DELIVERED:
                 self._settle(records, WakeState.DELIVERED, verdict)
                 self._answered()
-                at_once = self._pace.must_show or any(record.mode == WakeMode.NOW for record in records)
-                self._pace.took(time.monotonic(), at_once=at_once)
+                self._pace.took(time.monotonic(), at_once=any(record.mode == WakeMode.NOW for record in records))
             case Fate.NO_ENTRY:
                 self._settle(records, WakeState.REJECTED, verdict)
                 self._refused = fingerprint(secret)

@@ -12,6 +12,10 @@ from typing import Final
 BURST: Final = 10
 """Requests at once: half of what a gateway keeps, since others put something there too."""
 
+SHOWN_SECONDS: Final = 12 * 3600.0
+"""After so long a gateway has shown what it was to show some time later. By default their heartbeats are half an hour
+or an hour apart; people have them rest at night, and no night is longer than this."""
+
 
 class Pace:
     """One gateway's. ``pause`` seconds bring back one request of ``BURST``; 0 is no pace at all.
@@ -22,6 +26,7 @@ class Pace:
     def __init__(self, pause: float) -> None:
         self._pause = pause
         self._full_at = -math.inf
+        self._last = -math.inf
         self._unshown = 0
 
     @property
@@ -40,11 +45,14 @@ class Pace:
         return max(self._full_at - now - (BURST - 1) * self._pause, 0.0)
 
     def took(self, now: float, *, at_once: bool) -> None:
-        """The gateway has taken one. ``at_once``: it shows what it keeps now, and not some time later."""
+        """The gateway has taken one. ``at_once``: it shows what it keeps now, and not some time later, by its mode."""
+        self._unshown = 0 if at_once or self.must_show(now) else self._kept(now) + 1
         self._full_at = max(self._full_at, now) + self._pause
-        self._unshown = 0 if at_once else self._unshown + 1
+        self._last = now
 
-    @property
-    def must_show(self) -> bool:
+    def must_show(self, now: float) -> bool:
         """Whether the next is to be shown at once, whatever was wished: what it keeps has become too much."""
-        return self._pause > 0 and self._unshown >= BURST - 1
+        return self._pause > 0 and self._kept(now) >= BURST - 1
+
+    def _kept(self, now: float) -> int:
+        return self._unshown if now - self._last < SHOWN_SECONDS else 0

@@ -95,16 +95,34 @@ def test_no_pace() -> None:
     pace = Pace(0.0)
     for _ in range(100):
         pace.took(0.0, at_once=False)
-    assert (pace.room(0.0), pace.wait(0.0), pace.must_show, pace.free) == (BURST, 0.0, False, True)
+    assert (pace.room(0.0), pace.wait(0.0), pace.must_show(0.0), pace.free) == (BURST, 0.0, False, True)
 
 
 def test_what_is_for_later_is_shown_before_it_is_too_much() -> None:
     pace = Pace(20.0)
     shown = []
     for _ in range(25):
-        shown.append(pace.must_show)
+        shown.append(pace.must_show(0.0))
         pace.took(0.0, at_once=shown[-1])
     assert [place for place, each in enumerate(shown) if each] == [9, 19]
+
+
+@pytest.mark.parametrize(("hours", "places"), [(1, [9, 19]), (11, [9, 19]), (13, []), (24, [])])
+def test_what_came_a_night_ago_is_shown_already(hours: int, places: list[int]) -> None:
+    pace = Pace(20.0)
+    shown = []
+    for number in range(25):
+        now = number * hours * 3600.0
+        shown.append(pace.must_show(now))
+        pace.took(now, at_once=shown[-1])
+    assert [place for place, each in enumerate(shown) if each] == places
+
+
+def test_many_a_night_ago_are_shown_already() -> None:
+    pace = Pace(20.0)
+    for _ in range(BURST - 1):
+        pace.took(0.0, at_once=False)
+    assert pace.must_show(3600.0) and not pace.must_show(13 * 3600.0)
 
 
 def test_lanes_give_several_in_turn() -> None:
