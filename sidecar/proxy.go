@@ -109,13 +109,15 @@ func newProxy(callers Callers, socket string, log *slog.Logger) http.Handler {
 			refuse(answer, http.StatusInternalServerError, "INTERNAL_SERVER_ERROR", foreignCaller)
 			return
 		}
+		header := []string{base64.RawURLEncoding.EncodeToString(said)}
+		// The server's own request keeps its body: what is left of it decides whether the connection is used again.
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, header))
 		if r.Body != nil && r.Body != http.NoBody {
-			body := &patientBody{ReadCloser: r.Body, control: control}
+			body := &patientBody{ReadCloser: r.Body, control: control, waits: r.Header.Get("Expect") != ""}
 			r.Body = body
 			defer body.linger()
 		}
-		header := []string{base64.RawURLEncoding.EncodeToString(said)}
-		passing.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), callerKey{}, header)))
+		passing.ServeHTTP(answer, r)
 	})
 }
 
@@ -203,6 +205,7 @@ func (l *listening) CloseWrite() error { return l.Conn.(*net.UnixConn).CloseWrit
 type patientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	waits   bool       // nothing is sent before we read (Expect: 100-continue)
 	mu      sync.Mutex // for who reads
 	closed  atomic.Bool
 	began   bool
@@ -238,7 +241,8 @@ func (p *patientBody) linger() {
 	_ = p.control.SetReadDeadline(end) // wakes who still waits for more
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.began || p.ended {
+	// An answer may be faster than who passes the body on, and then nobody has begun.
+	if p.waits && !p.began || p.ended {
 		_ = p.control.SetReadDeadline(time.Time{})
 		return
 	}

@@ -399,6 +399,27 @@ func TestARefusalArrivesAlthoughTheBodyWasNotRead(t *testing.T) {
 	}
 }
 
+func TestARefusalArrivesBeforeTheBodyIsTouched(t *testing.T) {
+	address := door(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.EnableFullDuplex()
+		body := &patientBody{ReadCloser: r.Body, control: control}
+		defer body.linger()
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 20 {
+		response, err := client.Post("http://"+address+"/", "application/octet-stream", bytes.NewReader(make([]byte, 4<<20)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusForbidden {
+			t.Fatal(response.Status)
+		}
+	}
+}
+
 func TestOnlyWakesPassAtTheirPort(t *testing.T) {
 	c := newControlPlane(t)
 	address := door(t, wakesOnly(newProxy(callers{caller: ownersLaptop}, c.socket, slog.New(slog.DiscardHandler))))
