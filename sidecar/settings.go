@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"tailscale.com/envknob"
+	"tailscale.com/logtail"
 )
 
 // Settings of the modes with a tailnet node, read once from the environment. They hold no secret: the auth key comes otherwise (handover).
@@ -198,6 +199,7 @@ func (s Settings) prepareEnvironment() {
 	if !s.tailscalesOwn() {
 		// A coordinator of one's own: nothing is uploaded to Tailscale's log servers.
 		set["TS_NO_LOGS_NO_SUPPORT"] = "true"
+		logtail.Disable() // else they are gathered and compressed all the same, and then dropped
 	}
 	if strings.HasPrefix(s.ControlURL, "http://") {
 		// headscale's embedded relay then speaks http too; without this there is no path but a direct one.
