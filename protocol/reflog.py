@@ -18,6 +18,9 @@ REMOTES: Final = ("remote",)
 _ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _CREATED: Final = "branch: Created from "
 _NEARBY: Final = ("/", ".", "~", "file:")
+_TAKES_A_WORD: Final = frozenset({"--upload-pack", "-o", "--server-option", "--refmap"})
+"""Options whose next word might be taken for the source."""
+
 _SCP_LIKE: Final = re.compile(r"(?:[\w.-]+@)?[A-Za-z0-9][\w.-]*:.+")
 
 
@@ -43,6 +46,8 @@ def _came(words: str, remotes: frozenset[str], pulled: bool) -> bool:
         return made_of.startswith(("refs/remotes/", *(f"{name}/" for name in remotes)))
     command, _, how = words.rpartition(": ")
     verb, *arguments = command.split() or [""]
+    if any(each in _TAKES_A_WORD or each.startswith(_NEARBY) for each in arguments):
+        return False
     source = next((each for each in arguments if not each.startswith("-") and not each.isdecimal()), None)
     if verb == "pull" and how == "Fast-forward":
         return pulled if source is None else _is_elsewhere(source, remotes)
@@ -51,6 +56,4 @@ def _came(words: str, remotes: frozenset[str], pulled: bool) -> bool:
 
 def _is_elsewhere(source: str, remotes: Iterable[str]) -> bool:
     """Whether git was told a remote's name or another machine's address; any other word is a folder."""
-    if source.startswith(_NEARBY):
-        return False
     return source in remotes or "://" in source or _SCP_LIKE.fullmatch(source) is not None
