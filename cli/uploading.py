@@ -9,6 +9,7 @@ from pathlib import Path
 from cli import output
 from cli.client import Client
 from cli.steps import FRAME_SECONDS
+from protocol.workspaces import UPLOADED
 
 
 def uploaded(client: Client, clone: str, branch: str | None) -> tuple[str, str | None, str | None]:
@@ -28,7 +29,7 @@ def uploaded(client: Client, clone: str, branch: str | None) -> tuple[str, str |
         if sentence := bundle.left_out(repository).sentence():
             output.note(sentence)
         client.upload(name, file, _Progress())
-    return f"upload:{name}", repository.origin, branch
+    return f"{UPLOADED}{name}", repository.origin, branch
 
 
 class _Progress:

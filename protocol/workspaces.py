@@ -1,12 +1,15 @@
 """Workspaces: what a client asks for and what it is told."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from protocol.wire import WORKSPACE_NAME, Told, Wire
 
 WorkspaceName = Annotated[str, msgspec.Meta(pattern=WORKSPACE_NAME, max_length=63)]
+
+UPLOADED: Final = "upload:"
+"""How a repository is spelt that was sent ahead, to ``PUT /uploads/<id>``; its id follows."""
 
 
 class WorkspaceStatus(Told):

@@ -14,8 +14,9 @@ from cli.commands.parameters import Duration, Model
 from cli.errors import Misused, Refused
 from protocol.batches import PARALLEL_LIMIT, PLACE, BatchItem, BatchPlan, StartBatch
 from protocol.tasks import LONGEST, RemoveWhen, TaskAgent, WakeWhen
+from protocol.workspaces import UPLOADED
 
-UPLOAD_OF_NOTHING: Final = "upload:" + "0" * 16
+UPLOAD_OF_NOTHING: Final = UPLOADED + "0" * 16
 """In place of a local repository where nothing is really to be sent."""
 
 NAMED: Final = 5

@@ -9,7 +9,7 @@ import msgspec
 from controlplane.batches.plan import Planned
 from controlplane.batches.state import TEXT_SHOWN, Item, Kept, Record, Wishes
 from controlplane.db import Database
-from controlplane.workspaces.repository import UPLOADED
+from controlplane.workspaces.repository import upload_ids
 from protocol.tasks import DispatchTask
 
 
@@ -101,11 +101,9 @@ class Store:
     def uploads(self) -> set[str]:
         """The uploads that items clone which are not done with, by their ids."""
         rows = self._db.rows(
-            "SELECT DISTINCT substr(json_extract(wanted, '$.clone'), ?) AS id FROM batch_items "
-            "WHERE settled = 0 AND json_extract(wanted, '$.clone') LIKE ?",
-            (len(UPLOADED) + 1, f"{UPLOADED}%"),
+            "SELECT DISTINCT json_extract(wanted, '$.clone') AS clone FROM batch_items WHERE settled = 0"
         )
-        return {row["id"] for row in rows}
+        return upload_ids(row["clone"] for row in rows)
 
     def save(self, record: Record) -> None:
         """Write down all that changes in the life of a batch, but that it is cancelled."""

@@ -13,7 +13,6 @@ from controlplane.cron.scheduler import Clock, Scheduler
 from controlplane.cron.store import JobRecord, RunRecord, Store
 from controlplane.errors import Conflict, InvalidInput, NotFound
 from controlplane.ids import new_id, random_letters
-from controlplane.workspaces.repository import UPLOADED
 from protocol.cron import (
     MESSAGE_LIMIT,
     AddJob,
@@ -28,6 +27,7 @@ from protocol.cron import (
 )
 from protocol.tasks import DispatchTask
 from protocol.wake import SessionTarget, WakeMode
+from protocol.workspaces import UPLOADED
 
 JOBS: Final = 20_000
 """Jobs that there may be at once."""

@@ -13,10 +13,10 @@ import msgspec
 
 from controlplane.quoting import clean, hexadecimal, quoted
 from controlplane.tasks.paragraph import count
-from controlplane.workspaces.repository import UPLOADED, same
+from controlplane.workspaces.repository import same
 from protocol.tasks import ENDED, Commit, DispatchTask, RemoveWhen, Task, TaskState, WakeWhen
 from protocol.worker import TaskOutcome, TaskSeen
-from protocol.workspaces import Workspace
+from protocol.workspaces import UPLOADED, Workspace
 
 SHOWN = 400
 """Characters of a task's text that lists show."""

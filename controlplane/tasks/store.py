@@ -8,7 +8,7 @@ import msgspec
 
 from controlplane.db import Database
 from controlplane.tasks.state import SHOWN, Record, Wishes
-from controlplane.workspaces.repository import UPLOADED
+from controlplane.workspaces.repository import upload_ids
 from protocol.tasks import TaskState
 from protocol.worker import TaskOutcome
 
@@ -84,11 +84,10 @@ class Store:
     def uploads(self) -> set[str]:
         """The uploads that tasks which have not begun have yet to clone, by their ids."""
         rows = self._db.rows(
-            "SELECT DISTINCT substr(json_extract(request, '$.clone'), ?) AS id FROM tasks "
-            "WHERE settled = 0 AND state = ? AND json_extract(request, '$.clone') LIKE ?",
-            (len(UPLOADED) + 1, TaskState.QUEUED, f"{UPLOADED}%"),
+            "SELECT DISTINCT json_extract(request, '$.clone') AS clone FROM tasks WHERE settled = 0 AND state = ?",
+            (TaskState.QUEUED,),
         )
-        return {row["id"] for row in rows}
+        return upload_ids(row["clone"] for row in rows)
 
     def unsettled(self) -> list[Record]:
         """What is not done with, in order: queued, under way, or ended with something still owed."""

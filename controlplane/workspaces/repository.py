@@ -1,12 +1,12 @@
 """Which repositories may be cloned, and what to say when one cannot be. Pure."""
 
 import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit, urlunsplit
 
 from controlplane.errors import InvalidInput
+from protocol.workspaces import UPLOADED
 
-UPLOADED = "upload:"
-"""How a local repository that was sent ahead is spelt; its id follows."""
 UPLOAD = re.compile(rf"^{UPLOADED}([a-z0-9]{{16,64}})$")
 SCP_LIKE = re.compile(r"^(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?!/{2})[^\s:][^\s]*$")
 BRANCH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,250}$")
@@ -19,6 +19,11 @@ def upload_id(clone: str) -> str | None:
     """The id in ``upload:<id>``; None for a URL."""
     match = UPLOAD.fullmatch(clone)
     return match.group(1) if match else None
+
+
+def upload_ids(clones: Iterable[str | None]) -> set[str]:
+    """The ids of those that are uploads."""
+    return {id_ for each in clones if each is not None and (id_ := upload_id(each)) is not None}
 
 
 def valid_clone(clone: str) -> str:

@@ -9,7 +9,7 @@ from controlplane.ports import EngineInfo
 from controlplane.settings import WorkspaceSettings
 from controlplane.workspaces import repository, spec
 from controlplane.workspaces.spec import Request
-from protocol.workspaces import Limits, StartWorkspace
+from protocol.workspaces import UPLOADED, Limits, StartWorkspace
 
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
@@ -87,6 +87,6 @@ def shown_repository(request: Request) -> str | None:
     """What is cloned, for people: no credentials, and of what was sent ahead where it came from."""
     if request.clone is None:
         return None
-    if request.clone.startswith(repository.UPLOADED):
+    if request.clone.startswith(UPLOADED):
         return request.origin
     return repository.shown(request.clone)
