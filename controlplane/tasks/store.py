@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 
 import msgspec
 
@@ -76,7 +77,7 @@ class Store:
             rows = self._db.rows(
                 "SELECT id FROM tasks WHERE settled = 1 AND ended < ? ORDER BY ended", (_time(before),)
             )
-            ids = [str(row["id"]) for row in rows if not but(row["id"])][:most]
+            ids = list(islice((str(row["id"]) for row in rows if not but(row["id"])), most))
             for id_ in ids:
                 self._db.run("DELETE FROM tasks WHERE id = ?", (id_,))
         return len(ids)
