@@ -124,6 +124,12 @@ class BatchEntry(Wire, frozen=True):
     removal: str | None = None
     note: str | None = None
 
+    @property
+    def failed_there(self) -> bool:
+        """Whether its task came to an end that leaves its workspace where only that of a success goes."""
+        cancelled = self.state == ItemState.CANCELLED and self.started is not None
+        return self.task is not None and (cancelled or self.state == ItemState.FAILED)
+
 
 class BatchState(Told):
     """How a batch stands. ``cancelled``: it was ended; what had begun by then ends by itself."""

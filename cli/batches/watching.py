@@ -241,14 +241,8 @@ def _remarks(entry: BatchEntry, remove_when: str) -> list[str]:
     remarks = []
     if entry.removal and entry.removal != "deleted":
         remarks.append(f"its workspace was to go, and is {entry.removal}")
-    elif remove_when == RemoveWhen.SUCCESS and _failed_there(entry):
+    elif remove_when == RemoveWhen.SUCCESS and entry.done and entry.failed_there:
         remarks.append("its workspace stays, since it did not succeed")
     if entry.note and entry.note not in (entry.removal or ""):
         remarks.append(entry.note)
     return remarks
-
-
-def _failed_there(entry: BatchEntry) -> bool:
-    """Whether its task came to an end that leaves its workspace where only that of a success goes."""
-    cancelled = entry.state == ItemState.CANCELLED and entry.started is not None
-    return entry.done and entry.task is not None and (cancelled or entry.state == ItemState.FAILED)

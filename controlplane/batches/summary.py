@@ -36,7 +36,7 @@ def text(record: Record, entries: Sequence[BatchEntry]) -> str:
     lines += _listed([entry for entry in entries if entry.state == GOOD], SUCCESSES)
     if stay := _staying(entries):
         lines.append(stay)
-    if record.wishes.remove_when == RemoveWhen.SUCCESS and any(_failed_there(entry) for entry in entries):
+    if record.wishes.remove_when == RemoveWhen.SUCCESS and any(entry.failed_there for entry in entries):
         lines.append("The workspaces of items that failed or were cancelled stay.")
     lines.append(
         f"Look further: `perry batches show {record.id}`; all results as files: `perry batches collect {record.id}`."
@@ -62,12 +62,6 @@ def _line(entry: BatchEntry) -> str:
 
 def _with(begins: str, words: str) -> str:
     return begins + quoted(words, LINE - len(begins) - 2)
-
-
-def _failed_there(entry: BatchEntry) -> bool:
-    """Whether its task came to an end that leaves its workspace where only that of a success goes."""
-    cancelled = entry.state == ItemState.CANCELLED and entry.started is not None
-    return entry.task is not None and (cancelled or entry.state == ItemState.FAILED)
 
 
 def _staying(entries: Sequence[BatchEntry]) -> str:
