@@ -256,8 +256,8 @@ class Reconciler:
                 self._workspaces.start_now(record)
             return
         try:
-            manages = self._tailnet.manages and record.node_id is not None
-            gone = manages and await self._is_gone(record.node_id or "", record.name)
+            managed = record.node_id if self._tailnet.manages else None
+            gone = managed is not None and await self._is_gone(managed, record.name)
         except TailnetError:
             return
         if gone:
